@@ -1,0 +1,75 @@
+//! The plugins that are linked in: the only place where the host names them.
+//!
+//! A crate that is merely a dependency registers nothing, silently: the linker drops it. The `use` lines
+//! keep it; a test compares what is found with the list that is expected.
+
+#[cfg(feature = "samplers")]
+use atelier_samplers as _;
+#[cfg(feature = "stable-diffusion")]
+use atelier_stable_diffusion as _;
+
+use atelier_sdk::{Error, ErrorKind};
+
+/// Something that a cargo feature brings.
+#[derive(Debug, Clone, Copy)]
+pub struct Optional {
+    /// `engine`, `task`, `device`, ...
+    pub kind: &'static str,
+    /// Its key.
+    pub key: &'static str,
+    /// The cargo feature.
+    pub feature: &'static str,
+    /// Whether this build has it.
+    pub compiled: bool,
+}
+
+macro_rules! optional {
+    ($($kind:literal $key:literal $feature:literal;)*) => {
+        &[$(Optional { kind: $kind, key: $key, feature: $feature, compiled: cfg!(feature = $feature) }),*]
+    };
+}
+
+/// All that can be left out of a build.
+pub const OPTIONAL: &[Optional] = optional! {
+    "engine" "stable-diffusion" "stable-diffusion";
+    "task" "txt2img" "txt2img";
+    "sampler" "euler" "samplers";
+    "sampler" "euler_a" "samplers";
+    "sampler" "ddim" "samplers";
+    "sampler" "heun" "samplers";
+    "sampler" "dpmpp_2m" "samplers";
+    "sampler" "unipc" "samplers";
+    "schedule" "normal" "samplers";
+    "schedule" "karras" "samplers";
+    "schedule" "exponential" "samplers";
+    "schedule" "sgm_uniform" "samplers";
+    "device" "cpu" "cpu";
+    "device" "metal" "metal";
+    "device" "cuda" "cuda";
+};
+
+/// The error for a thing that exists but not in this build; `None` if it is present or unheard of.
+pub fn not_compiled_in(kind: &str, key: &str) -> Option<Error> {
+    let missing = OPTIONAL.iter().find(|o| o.kind == kind && o.key == key && !o.compiled)?;
+    Some(
+        Error::new(ErrorKind::Unsupported, format!("{kind} `{key}` is not compiled in"))
+            .hint(format!("rebuild with `--features {}`", missing.feature)),
+    )
+}
+
+/// The cargo features of this build that bring something optional.
+pub fn features() -> Vec<&'static str> {
+    let mut out: Vec<_> = OPTIONAL.iter().filter(|o| o.compiled).map(|o| o.feature).collect();
+    for (name, on) in [
+        ("accelerate", cfg!(feature = "accelerate")),
+        ("cudnn", cfg!(feature = "cudnn")),
+        ("mkl", cfg!(feature = "mkl")),
+    ] {
+        if on {
+            out.push(name);
+        }
+    }
+    out.sort_unstable();
+    out.dedup();
+    out
+}

@@ -1,0 +1,130 @@
+//! The command line.
+
+mod args;
+mod benchmark;
+mod doctor;
+mod generate;
+mod lists;
+mod logging;
+mod presets;
+mod progress;
+mod schema;
+
+use crate::config::Config;
+use crate::dispatch::Cancel;
+use crate::paths::Paths;
+use crate::registries::Registries;
+use args::{Cli, Command};
+use atelier_sdk::{Error, ErrorKind, Result, ResultExt};
+use clap::Parser;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What every command works with.
+struct Studio {
+    paths: Paths,
+    config: Config,
+    registries: Registries,
+}
+
+/// Parses the command line, runs the command, prints a failure, and gives the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version come this way too; clap's own codes are 0 for those and 2 for mistakes.
+            let _ = e.print();
+            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+        }
+    };
+    logging::start(cli.verbose);
+    let json = cli.command.json();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            print_error(&e, json);
+            ExitCode::from(e.kind().exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let paths = Paths::find(cli.configs.as_deref())?;
+    let config = Config::load(cli.config.as_deref(), &paths)?;
+    let registries = Registries::discover(&paths)?;
+    config.check_names(registries.task_infos().iter().map(|t| t.key))?;
+    let mut studio = Studio { paths, config, registries };
+    match cli.command {
+        Command::Generate(args) => generate::run(&args, &mut studio),
+        Command::Presets(args) => presets::run(&args, &studio),
+        Command::Plugins(args) => lists::plugins(&args, &studio),
+        Command::Engines(args) => lists::engines(&args, &studio),
+        Command::Tasks(args) => lists::tasks(&args, &studio),
+        Command::Samplers(args) => lists::samplers(&args, &studio),
+        Command::Schedules(args) => lists::schedules(&args, &studio),
+        Command::Models(args) => lists::models(&args, &studio),
+        Command::Schema(args) => schema::run(&args, &studio),
+        Command::Doctor(args) => doctor::run(&args, &studio),
+        Command::Benchmark(args) => benchmark::run(&args, &mut studio),
+    }
+}
+
+/// Prints a line to stdout; a reader that went away is an error that ends the command quietly.
+fn say(text: impl std::fmt::Display) -> Result<()> {
+    writeln!(std::io::stdout(), "{text}").map_err(|e| Error::io("cannot write to standard output", e))
+}
+
+fn say_json(value: &Value) -> Result<()> {
+    say(serde_json::to_string_pretty(value).internal("a result that is not JSON")?)
+}
+
+fn is_broken_pipe(e: &Error) -> bool {
+    std::error::Error::source(e)
+        .and_then(|s| s.downcast_ref::<std::io::Error>())
+        .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn print_error(e: &Error, as_json: bool) {
+    if as_json {
+        let value = json!({"error": {"kind": e.kind(), "causes": e.chain(), "hints": e.hints()}});
+        // A stdout that is gone leaves only the exit code to speak.
+        let _ = say_json(&value);
+        return;
+    }
+    let mut lines = e.chain().into_iter();
+    let mut text = match e.kind() {
+        ErrorKind::Cancelled => "stopped on request".to_string(),
+        _ => format!("error: {}", lines.next().unwrap_or_default()),
+    };
+    if e.kind() != ErrorKind::Cancelled {
+        for cause in lines {
+            text += &format!("\n  because: {cause}");
+        }
+    }
+    for hint in e.hints() {
+        text += &format!("\n  hint: {hint}");
+    }
+    if !e.kind().is_expected()
+        && let Some(log) = logging::file()
+    {
+        text += &format!("\n  log: {}", log.display());
+    }
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// A flag that Ctrl-C (or a polite kill) sets; a second one ends the process at once.
+fn cancel_on_signal() -> Result<Cancel> {
+    let cancel = Cancel::new(AtomicBool::new(false));
+    let flag = cancel.clone();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(ErrorKind::Cancelled.exit_code()));
+        }
+        let _ = writeln!(std::io::stderr(), "\nstopping after this step; once more to stop at once");
+    })
+    .kind(ErrorKind::Environment, || "cannot listen for Ctrl-C".into())?;
+    Ok(cancel)
+}

@@ -1,0 +1,18 @@
+//! `atelier schema`.
+
+use super::args::Schema;
+use super::{Studio, say_json};
+use crate::registries::find;
+use crate::schema;
+use atelier_sdk::Result;
+
+/// Runs the command.
+pub fn run(args: &Schema, studio: &Studio) -> Result<()> {
+    let r = &studio.registries;
+    let value = match args.engine.as_str() {
+        "sampler" => (find(&r.samplers, "sampler", &args.task)?.schema)(),
+        "schedule" => (find(&r.schedules, "schedule", &args.task)?.schema)(),
+        engine => schema::of(r.engine_task(engine, &args.task)?.1, r),
+    };
+    say_json(&value)
+}

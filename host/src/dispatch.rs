@@ -1,0 +1,286 @@
+//! Runs a plan: the only place that calls engines, and the only one that logs a failed run.
+
+use crate::registries::{Registries, find};
+use crate::request::Planned;
+use crate::sink::{RunFolder, Status};
+use crate::{builtin, json};
+use atelier_sdk::{
+    Device, Dtype, EngineCtx, Error, ErrorKind, Event, Image, LoadRequest, Result, Sampler, Schedule, Session,
+};
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
+
+/// Who watches a run: a terminal, a web page.
+pub trait Observer {
+    /// Something happened.
+    fn event(&mut self, event: &Event);
+    /// An image was saved.
+    fn saved(&mut self, _path: &Path) {}
+}
+
+/// A flag that asks a run to stop after the step it is in.
+pub type Cancel = Arc<AtomicBool>;
+
+/// Where and how to compute.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Compute {
+    /// The device.
+    pub device: Device,
+    /// The number format.
+    pub dtype: Dtype,
+    /// Random weights instead of the model's files.
+    pub fake_weights: bool,
+}
+
+/// What a finished run left.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Its images.
+    pub images: Vec<PathBuf>,
+    /// What the engine said about it.
+    pub facts: Value,
+}
+
+/// Runs a plan and keeps what it makes below `outputs`.
+///
+/// # Errors
+/// Whatever stopped it; it has been logged, with everything that is needed to understand it, and stands in
+/// the run's ledger.
+pub fn run(
+    planned: &Planned<'_>,
+    compute: Compute,
+    outputs: &Path,
+    registries: &Registries,
+    observer: &mut dyn Observer,
+    cancel: &Cancel,
+) -> Result<Outcome> {
+    let device = compute.device.to_string();
+    let changes: Vec<String> = planned
+        .layers
+        .changes()
+        .into_iter()
+        .map(|(p, v, s)| format!("{}={} ({s})", &p[1..], json::brief(v)))
+        .collect();
+    tracing::info!(
+        task = planned.task,
+        engine = planned.engine.info.key,
+        model = planned.model.spec.key,
+        preset = planned.preset,
+        device,
+        changes = changes.join(", "),
+        "run"
+    );
+    let result = RunFolder::create(outputs, planned, registries, &device).and_then(|folder| {
+        let mut keep = Keep { folder, registries, observer };
+        let result = perform(planned, compute, registries, &mut keep, cancel);
+        keep.close(result)
+    });
+    result.map_err(|e| report(planned, &device, e))
+}
+
+/// Runs a plan without keeping anything: for benchmarks.
+///
+/// # Errors
+/// Whatever stopped it.
+pub fn rehearse(
+    planned: &Planned<'_>,
+    compute: Compute,
+    registries: &Registries,
+    observer: &mut dyn Observer,
+    cancel: &Cancel,
+) -> Result<Value> {
+    let result = perform(planned, compute, registries, &mut Watch(observer), cancel);
+    result.map_err(|e| report(planned, &compute.device.to_string(), e))
+}
+
+/// What becomes of events and images.
+trait Output {
+    fn event(&mut self, event: &Event) -> Result<()>;
+    fn image(&mut self, image: &Image, alone: &Value) -> Result<()>;
+}
+
+struct Keep<'a> {
+    folder: RunFolder,
+    registries: &'a Registries,
+    observer: &'a mut dyn Observer,
+}
+
+impl Keep<'_> {
+    fn close(mut self, result: Result<Value>) -> Result<Outcome> {
+        let (status, error) = match &result {
+            Ok(_) => (Status::Done, None),
+            Err(e) if e.kind() == ErrorKind::Cancelled => (Status::Cancelled, None),
+            Err(e) => (Status::Failed, Some(describe(e))),
+        };
+        let written = self.folder.finish(status, result.as_ref().ok(), error.as_ref());
+        // The run's own error says more than a ledger that could not be written because of it.
+        let facts = result?;
+        written?;
+        let images = self.folder.images().to_vec();
+        Ok(Outcome { dir: self.folder.dir().to_path_buf(), images, facts })
+    }
+}
+
+impl Output for Keep<'_> {
+    fn event(&mut self, event: &Event) -> Result<()> {
+        self.observer.event(event);
+        self.folder.event(event)
+    }
+    fn image(&mut self, image: &Image, alone: &Value) -> Result<()> {
+        let path = self.folder.image(image, alone, self.registries)?;
+        self.observer.saved(&path);
+        Ok(())
+    }
+}
+
+struct Watch<'a>(&'a mut dyn Observer);
+
+impl Output for Watch<'_> {
+    fn event(&mut self, event: &Event) -> Result<()> {
+        self.0.event(event);
+        Ok(())
+    }
+    fn image(&mut self, _: &Image, _: &Value) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The services an engine gets.
+struct Services<'a> {
+    registries: &'a Registries,
+    output: &'a mut dyn Output,
+    cancel: &'a AtomicBool,
+}
+
+impl EngineCtx for Services<'_> {
+    fn event(&mut self, event: Event) -> Result<()> {
+        self.output.event(&event)?;
+        if self.cancelled() { Err(Error::cancelled()) } else { Ok(()) }
+    }
+    fn cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+    fn sampler(&mut self, key: &str, options: &Value) -> Result<Box<dyn Sampler>> {
+        (find(&self.registries.samplers, "sampler", key)?.make)(options)
+    }
+    fn schedule(&mut self, key: &str, options: &Value) -> Result<Box<dyn Schedule>> {
+        (find(&self.registries.schedules, "schedule", key)?.make)(options)
+    }
+    fn image(&mut self, image: Image, alone: Value) -> Result<()> {
+        self.output.image(&image, &alone)
+    }
+}
+
+fn perform(
+    planned: &Planned<'_>,
+    compute: Compute,
+    registries: &Registries,
+    output: &mut dyn Output,
+    cancel: &Cancel,
+) -> Result<Value> {
+    let device_name = compute.device.to_string();
+    let kind = device_name.split(':').next().unwrap_or_default();
+    if let Some(e) = builtin::not_compiled_in("device", kind) {
+        return Err(e);
+    }
+    let mut services = Services { registries, output, cancel };
+    guarded(&format!("engine `{}`", planned.engine.info.key), || {
+        let engine = (planned.engine.make)()?;
+        let request = LoadRequest {
+            model: &planned.model.spec,
+            device: compute.device,
+            dtype: compute.dtype,
+            fake_weights: compute.fake_weights,
+        };
+        let mut session: Box<dyn Session> = engine.load(&request, &mut services)?;
+        let mut facts = session.run(&planned.task, &planned.plan, &mut services)?;
+        facts["device"] = json!(session.describe());
+        Ok(facts)
+    })
+}
+
+/// Logs a failed run, once.
+fn report(planned: &Planned<'_>, device: &str, e: Error) -> Error {
+    if e.kind() == ErrorKind::Cancelled {
+        tracing::info!(task = planned.task, "stopped on request");
+        return e;
+    }
+    tracing::error!(
+        task = planned.task,
+        engine = planned.engine.info.key,
+        model = planned.model.spec.key,
+        preset = planned.preset,
+        device,
+        options = %planned.plan,
+        causes = ?e.chain(),
+        kind = ?e.kind(),
+        "run failed"
+    );
+    e
+}
+
+fn describe(e: &Error) -> Value {
+    json!({"kind": e.kind(), "causes": e.chain(), "hints": e.hints()})
+}
+
+thread_local! {
+    /// Where the last panic of this thread happened, while one is being caught.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+    static GUARDED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+/// Runs plugin code; a panic becomes an error and the host lives.
+fn guarded<R>(what: &str, f: impl FnOnce() -> Result<R>) -> Result<R> {
+    install_hook();
+    GUARDED.with(|g| g.set(g.get() + 1));
+    let result = catch_unwind(AssertUnwindSafe(f));
+    GUARDED.with(|g| g.set(g.get() - 1));
+    result.unwrap_or_else(|payload| {
+        let text = payload
+            .downcast_ref::<&str>()
+            .map(ToString::to_string)
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "no message".into());
+        let place = PANIC.with(|p| p.borrow_mut().take()).unwrap_or_default();
+        tracing::error!(what, place, "panic");
+        let first = place.lines().next().unwrap_or_default().to_string();
+        Err(Error::new(ErrorKind::Panic, format!("{what} panicked: {text}"))
+            .because(format!("at {first}"))
+            .hint("this is a bug; the log has the backtrace"))
+    })
+}
+
+/// Remembers place and backtrace of a caught panic instead of printing them; other panics print as always.
+fn install_hook() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let old = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if GUARDED.with(std::cell::Cell::get) == 0 {
+                return old(info);
+            }
+            let place = info.location().map(ToString::to_string).unwrap_or_default();
+            let trace = std::backtrace::Backtrace::force_capture();
+            PANIC.with(|p| *p.borrow_mut() = Some(format!("{place}\n{trace}")));
+        }));
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_plugin_is_an_error_with_its_place() {
+        let e = guarded::<()>("engine `x`", || panic!("boom {}", 7)).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Panic);
+        assert!(e.message().contains("boom 7"), "{e}");
+        assert!(e.chain()[1].contains("dispatch.rs"), "{:?}", e.chain());
+    }
+}

@@ -1,0 +1,101 @@
+//! Files: nothing is ever half-written.
+
+use atelier_sdk::{Error, ErrorKind, Result};
+use std::io::Write;
+use std::path::Path;
+
+/// Largest text file (preset, manifest, parameters) that is read.
+pub const MAX_TEXT: u64 = 4 << 20;
+
+/// Writes a file as a whole: temporary file in the same folder, fsync, rename, fsync of the folder.
+///
+/// # Errors
+/// The folder is not writable, the disk is full; the old file is untouched then and no temporary file stays.
+pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
+    let say = || format!("cannot write {}", path.display());
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file =
+        tempfile::Builder::new().prefix(".atelier-").tempfile_in(folder).map_err(|e| Error::io(say(), e))?;
+    file.write_all(content)
+        .and_then(|()| file.as_file().sync_all())
+        .and_then(|()| readable_by_all(file.as_file()))
+        .map_err(|e| Error::io(say(), e))?;
+    file.persist(path).map_err(|e| Error::io(say(), e.error))?;
+    sync_folder(folder);
+    Ok(())
+}
+
+/// Temporary files are made for their owner alone; results are ordinary files.
+#[cfg(unix)]
+fn readable_by_all(file: &std::fs::File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn readable_by_all(_: &std::fs::File) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// Makes a rename durable. Not every file system can, and the content is safe without it.
+fn sync_folder(folder: &Path) {
+    if let Ok(dir) = std::fs::File::open(folder) {
+        let _ = dir.sync_all();
+    }
+}
+
+/// Reads a text file of reasonable size.
+///
+/// # Errors
+/// Missing, unreadable, larger than [`MAX_TEXT`], not UTF-8.
+pub fn read_text(what: &str, path: &Path) -> Result<String> {
+    let say = || format!("cannot read {what} {}", path.display());
+    let size = std::fs::metadata(path).map_err(|e| Error::io(say(), e))?.len();
+    if size > MAX_TEXT {
+        return Err(Error::new(ErrorKind::Corrupt, format!("{what} {} has {size} bytes", path.display()))
+            .hint(format!("at most {MAX_TEXT} are read; is this the right file?")));
+    }
+    let bytes = std::fs::read(path).map_err(|e| Error::io(say(), e))?;
+    String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        Error::new(ErrorKind::Corrupt, format!("{what} {} is not UTF-8 text (byte {at})", path.display()))
+    })
+}
+
+/// Whether files can be made in `folder`, or in its nearest existing parent if it does not exist yet.
+///
+/// # Errors
+/// Why not.
+pub fn check_writable(folder: &Path) -> Result<()> {
+    let existing = folder.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."));
+    let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
+    tempfile::tempfile_in(existing)
+        .map(drop)
+        .map_err(|e| Error::io(format!("cannot write to {}", existing.display()), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_fails_leaves_the_old_file_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        write_atomic(&path, b"one").unwrap();
+        std::fs::create_dir(dir.path().join("b")).unwrap();
+        // A folder cannot be replaced by a file.
+        assert!(write_atomic(&dir.path().join("b"), b"two").is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"one");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn text_that_is_not_text_is_refused_with_the_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.yaml");
+        std::fs::write(&path, b"ok \xff").unwrap();
+        let e = read_text("preset", &path).unwrap_err();
+        assert!(e.message().contains("byte 3"), "{e}");
+    }
+}

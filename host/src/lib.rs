@@ -1,0 +1,30 @@
+//! The host of atelier: finds plugins, reads presets, validates requests, runs them, keeps what they make.
+//!
+//! ```text
+//! preset.yaml ─▶ Preset ─┐
+//! --param-file, --set ───┴▶ layers ─▶ schema validation ─▶ plan ─▶ dispatch ─▶ Session::run
+//!                                                                    │  events ─▶ terminal, events.jsonl
+//!                                                                    └─ images ─▶ sink ─▶ outputs/<run>/
+//! ```
+//!
+//! The host knows no plugin by name except in [`builtin`], and no tensor library at all.
+
+pub mod a1111;
+pub mod builtin;
+pub mod cli;
+pub mod config;
+pub mod dispatch;
+pub mod fsx;
+pub mod json;
+pub mod layers;
+pub mod machine;
+pub mod manifest;
+pub mod paths;
+pub mod pngmeta;
+pub mod preset;
+pub mod registries;
+pub mod request;
+pub mod schema;
+pub mod sink;
+pub mod validate;
+pub mod yaml;

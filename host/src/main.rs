@@ -1,0 +1,5 @@
+//! The `atelier` executable.
+
+fn main() -> std::process::ExitCode {
+    atelier::cli::main()
+}

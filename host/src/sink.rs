@@ -1,0 +1,246 @@
+//! Where runs leave what they make: one folder each, nothing half-written.
+//!
+//! ```text
+//! outputs/20261122-101530-txt2img-mini/
+//!   run.json       the ledger: what was asked, how it stands, what was made
+//!   events.jsonl   everything the engine reported
+//!   00001.png      an image, with its metadata inside
+//!   00001.json     the same metadata beside it
+//! ```
+
+use crate::fsx;
+use crate::json;
+use crate::pngmeta::{self, A1111_KEY, ATELIER_KEY};
+use crate::registries::Registries;
+use crate::request::Planned;
+use atelier_sdk::{Error, ErrorKind, Event, Image, Result, ResultExt};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Version of run.json and of the images' metadata.
+pub const SCHEMA_VERSION: u64 = 1;
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Not yet.
+    Running,
+    /// As planned.
+    Done,
+    /// On request.
+    Cancelled,
+    /// With an error.
+    Failed,
+}
+
+/// The folder of one run.
+#[derive(Debug)]
+pub struct RunFolder {
+    dir: PathBuf,
+    events: File,
+    metadata: Map<String, Value>,
+    model: String,
+    images: Vec<PathBuf>,
+}
+
+impl RunFolder {
+    /// Makes a fresh folder below `root` and its ledger.
+    ///
+    /// # Errors
+    /// The folder cannot be made or written.
+    pub fn create(root: &Path, planned: &Planned<'_>, registries: &Registries, device: &str) -> Result<Self> {
+        let dir = fresh_folder(root, &planned.task, &planned.model.spec.key)?;
+        let events = dir.join("events.jsonl");
+        let events =
+            File::create(&events).map_err(|e| Error::io(format!("cannot write {}", events.display()), e))?;
+        let metadata = metadata(planned, registries, device);
+        let model = planned.model.spec.key.clone();
+        let folder = Self { dir, events, metadata, model, images: Vec::new() };
+        folder.ledger(Status::Running, None)?;
+        Ok(folder)
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The images so far.
+    pub fn images(&self) -> &[PathBuf] {
+        &self.images
+    }
+
+    /// Adds a line to events.jsonl.
+    ///
+    /// # Errors
+    /// The disk is full or gone.
+    pub fn event(&mut self, event: &Event) -> Result<()> {
+        let mut line = serde_json::to_value(event).internal("an event that is not JSON")?;
+        line["time"] = json!(Timestamp::now().to_string());
+        writeln!(self.events, "{line}")
+            .map_err(|e| Error::io(format!("cannot write {}", self.dir.join("events.jsonl").display()), e))
+    }
+
+    /// Keeps an image: its sidecar first, then the PNG, each whole or not at all. An image that is there
+    /// therefore always has its metadata.
+    ///
+    /// # Errors
+    /// The disk is full or gone.
+    pub fn image(&mut self, image: &Image, alone: &Value, registries: &Registries) -> Result<PathBuf> {
+        let number = self.images.len() + 1;
+        let path = self.dir.join(format!("{number:05}.png"));
+        let mut metadata = self.metadata.clone();
+        if let (Some(Value::Object(params)), Value::Object(alone)) = (metadata.get_mut("params"), alone) {
+            json::merge(params, alone);
+        }
+        metadata.insert("created".into(), json!(Timestamp::now().to_string()));
+        let own = Value::Object(metadata.clone());
+        let params = metadata.get("params").and_then(Value::as_object).cloned().unwrap_or_default();
+        let a1111 = crate::a1111::format(&params, &self.model, &registries.samplers, &registries.schedules);
+        let png = pngmeta::encode(image, &[(A1111_KEY, &a1111), (ATELIER_KEY, &own.to_string())])?;
+        write_json(&path.with_extension("json"), &own)?;
+        fsx::write_atomic(&path, &png)?;
+        self.images.push(path.clone());
+        self.ledger(Status::Running, None)?;
+        Ok(path)
+    }
+
+    /// Writes how the run ended.
+    ///
+    /// # Errors
+    /// The disk is full or gone.
+    pub fn finish(&mut self, status: Status, facts: Option<&Value>, error: Option<&Value>) -> Result<()> {
+        if let Some(facts) = facts {
+            self.metadata.insert("facts".into(), facts.clone());
+        }
+        self.ledger(status, error)
+    }
+
+    fn ledger(&self, status: Status, error: Option<&Value>) -> Result<()> {
+        let mut ledger = self.metadata.clone();
+        ledger.insert("status".into(), json!(status));
+        let names: Vec<_> = self.images.iter().filter_map(|p| p.file_name()?.to_str()).collect();
+        ledger.insert("images".into(), json!(names));
+        if let Some(error) = error {
+            ledger.insert("error".into(), error.clone());
+        }
+        write_json(&self.dir.join("run.json"), &Value::Object(ledger))
+    }
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value).internal("metadata that is not JSON")?;
+    text.push('\n');
+    fsx::write_atomic(path, text.as_bytes())
+}
+
+fn fresh_folder(root: &Path, task: &str, model: &str) -> Result<PathBuf> {
+    std::fs::create_dir_all(root)
+        .map_err(|e| Error::io(format!("cannot make the output folder {}", root.display()), e))?;
+    let stamp = Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
+    let name = format!("{stamp}-{task}-{model}");
+    for n in 1..1000 {
+        let dir = root.join(if n == 1 { name.clone() } else { format!("{name}-{n}") });
+        match std::fs::create_dir(&dir) {
+            Ok(()) => return Ok(dir),
+            // Another run began within the same second.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(Error::io(format!("cannot make the run folder {}", dir.display()), e)),
+        }
+    }
+    Err(Error::new(ErrorKind::Environment, format!("too many runs named {name} in {}", root.display())))
+}
+
+fn metadata(planned: &Planned<'_>, registries: &Registries, device: &str) -> Map<String, Value> {
+    let model = &planned.model.spec;
+    // A model named by its path is found again by that path, a described one by its key.
+    let path = (planned.model.origin == crate::registries::LOCAL).then_some(model.path.as_ref()).flatten();
+    let mut plugins = Map::from_iter([(planned.engine.info.key.to_string(), json!(planned.engine.origin))]);
+    for (kind, origin) in [
+        (
+            "sampler",
+            planned.plan["sampler"].as_str().and_then(|s| registries.samplers.find(s)).map(|s| s.origin),
+        ),
+        (
+            "schedule",
+            planned.plan["schedule"].as_str().and_then(|s| registries.schedules.find(s)).map(|s| s.origin),
+        ),
+    ] {
+        if let (Some(key), Some(origin)) = (planned.plan[kind].as_str(), origin) {
+            plugins.insert(key.to_string(), json!(origin));
+        }
+    }
+    let value = json!({
+        "schema_version": SCHEMA_VERSION,
+        "atelier": env!("CARGO_PKG_VERSION"),
+        "task": planned.task,
+        "engine": planned.engine.info.key,
+        "model": {"key": model.key, "path": path, "license": model.license, "sha256": model.sha256},
+        "preset": planned.preset,
+        "device": device,
+        "plugins": plugins,
+        "params": planned.plan,
+    });
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+/// The request that made an image, from its own metadata or from A1111's text.
+#[derive(Debug)]
+pub struct Recorded {
+    /// The task.
+    pub task: String,
+    /// The engine, if recorded.
+    pub engine: Option<String>,
+    /// The model, if recorded.
+    pub model: Option<String>,
+    /// The parameters.
+    pub params: Map<String, Value>,
+    /// Settings of another program that have no counterpart here.
+    pub left_out: Vec<String>,
+}
+
+/// Reads the request back from an image (or its sidecar).
+///
+/// # Errors
+/// Not a PNG or sidecar, no metadata in it, or metadata of a newer version.
+pub fn read_back(path: &Path, registries: &Registries) -> Result<Recorded> {
+    if path.extension().is_some_and(|e| e == "json") {
+        let text = fsx::read_text("metadata", path)?;
+        return from_own(&text).map_err(|e| e.context(format!("in {}", path.display())));
+    }
+    let texts = pngmeta::read_texts(path)?;
+    let find = |key: &str| texts.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
+    if let Some(text) = find(ATELIER_KEY) {
+        return from_own(text).map_err(|e| e.context(format!("in the metadata of {}", path.display())));
+    }
+    if let Some(text) = find(A1111_KEY) {
+        let (params, left_out) = crate::a1111::parse(text, &registries.samplers, &registries.schedules)
+            .map_err(|e| e.context(format!("in {}", path.display())))?;
+        return Ok(Recorded { task: "txt2img".into(), engine: None, model: None, params, left_out });
+    }
+    Err(Error::new(ErrorKind::Corrupt, format!("{} holds no record of how it was made", path.display()))
+        .hint("atelier's and A1111's images do, unless a program has removed it"))
+}
+
+fn from_own(text: &str) -> Result<Recorded> {
+    let value: Value = serde_json::from_str(text).kind(ErrorKind::Corrupt, || "damaged metadata".into())?;
+    crate::config::check_version("metadata", &value, SCHEMA_VERSION)?;
+    let text_at = |p: &str| value.pointer(p).and_then(Value::as_str).map(str::to_string);
+    let missing = || Error::new(ErrorKind::Corrupt, "the metadata has no task or no parameters");
+    let task = text_at("/task").ok_or_else(missing)?;
+    let params = value.get("params").and_then(Value::as_object).cloned().ok_or_else(missing)?;
+    Ok(Recorded {
+        task,
+        engine: text_at("/engine"),
+        model: text_at("/model/path").or_else(|| text_at("/model/key")),
+        params,
+        left_out: Vec::new(),
+    })
+}

@@ -1,0 +1,170 @@
+//! The schedules against their definitions and against the grids of diffusers.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+
+mod golden_files;
+
+use atelier_samplers as _;
+use atelier_sdk::{ErrorKind, NoiseLevels, Registry, Result, ScheduleReg, inventory};
+use golden_files::{GRIDS, Golden, rounded_levels};
+use serde_json::{Value, json};
+
+fn sigmas(key: &str, options: Value, steps: usize, levels: &NoiseLevels) -> Result<Vec<f32>> {
+    let all = Registry::new("schedule", inventory::iter::<ScheduleReg>.into_iter().copied()).unwrap();
+    (all.get(key).unwrap().make)(&options)?.sigmas(steps, levels)
+}
+
+fn sd() -> NoiseLevels {
+    NoiseLevels::from_betas(&NoiseLevels::scaled_linear_betas(0.00085, 0.012, 1000)).unwrap()
+}
+
+const KEYS: [&str; 4] = ["normal", "karras", "exponential", "sgm_uniform"];
+
+fn worst(ours: &[f32], theirs: &[f32]) -> f64 {
+    assert_eq!(ours.len(), theirs.len());
+    let relative = |(a, b): (&f32, &f32)| f64::from((a - b).abs()) / f64::from(*b).max(1e-9);
+    ours.iter().zip(theirs).map(relative).fold(0.0, f64::max)
+}
+
+#[test]
+fn every_schedule_descends_from_the_highest_level_to_zero() {
+    for key in KEYS {
+        for steps in [1, 2, 3, 10, 50, 999, 5000] {
+            let s = sigmas(key, json!({}), steps, &sd()).unwrap();
+            assert_eq!(s.len(), steps + 1);
+            assert!((s[0] - 14.614647).abs() < 1e-4, "{key}: {}", s[0]);
+            assert_eq!(s[steps], 0.0);
+            assert!(s.windows(2).all(|w| w[0] > w[1]), "{key} {steps}");
+        }
+    }
+}
+
+#[test]
+fn the_last_level_before_zero_is_the_lowest_except_for_sgm_uniform() {
+    for key in KEYS {
+        let s = sigmas(key, json!({}), 20, &sd()).unwrap();
+        let is_lowest = (f64::from(s[19]) - sd().min()).abs() < 1e-6;
+        assert_eq!(is_lowest, key != "sgm_uniform", "{key}: {}", s[19]);
+    }
+}
+
+#[test]
+fn no_steps_are_refused_with_words() {
+    for key in KEYS {
+        let e = sigmas(key, json!({}), 0, &sd()).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::InvalidRequest);
+        assert!(e.message().contains("at least one step"), "{e}");
+    }
+}
+
+#[test]
+fn ends_can_be_set_where_the_model_allows_it() {
+    for key in KEYS {
+        let s = sigmas(key, json!({"sigma_min": 0.1, "sigma_max": 10.0}), 10, &sd()).unwrap();
+        assert!((s[0] - 10.0).abs() < 1e-5, "{key}: {}", s[0]);
+        assert!(key == "sgm_uniform" || (s[9] - 0.1).abs() < 1e-6, "{key}: {}", s[9]);
+        let e = sigmas(key, json!({"sigma_min": 20.0}), 10, &sd()).unwrap_err();
+        assert!(e.message().contains("sigma_min"), "{e}");
+    }
+}
+
+#[test]
+fn karras_with_rho_one_is_a_line() {
+    let s = sigmas("karras", json!({"rho": 1.0, "sigma_min": 1.0, "sigma_max": 5.0}), 5, &sd()).unwrap();
+    assert!(worst(&s[..5], &[5.0, 4.0, 3.0, 2.0, 1.0]) < 1e-6);
+}
+
+#[test]
+fn sgm_uniform_is_normal_with_one_step_more_without_the_last() {
+    for steps in [1, 7, 20] {
+        let (sgm, normal) = (
+            sigmas("sgm_uniform", json!({}), steps, &sd()).unwrap(),
+            sigmas("normal", json!({}), steps + 1, &sd()).unwrap(),
+        );
+        assert!(worst(&sgm[..steps], &normal[..steps]) < 1e-6);
+    }
+}
+
+/// For each of our schedules and each golden file that uses it: the worst relative difference over the grids
+/// of `steps`.
+fn grids(name: &str, key: &str, steps: &[usize]) -> f64 {
+    let golden = Golden::read(name);
+    let levels = rounded_levels();
+    let difference = |n: &usize| {
+        let theirs = golden.f32s(&format!("grid{n}.sigmas"));
+        worst(&sigmas(key, json!({}), *n, &levels).unwrap()[..*n], &theirs[..*n])
+    };
+    let worst = steps.iter().map(difference).fold(0.0, f64::max);
+    println!("{name} {key}: {worst:.1e}");
+    worst
+}
+
+/// With one step diffusers' "linspace" is the single timestep 0 (numpy's `linspace(0, T - 1, 1)`), which is no
+/// noise at all; k-diffusion starts at `T - 1`. So those grids are compared from two steps up.
+const FROM_TWO: &[usize] = &[2, 4, 5, 10, 20, 25, 30, 50];
+
+#[test]
+fn normal_is_the_linspace_spacing_of_diffusers() {
+    // On whole timesteps there is nothing to interpolate. Between them diffusers interpolates sigma and
+    // k-diffusion log sigma; the levels are close together, except next to t = 0, where no grid has a point.
+    for name in ["euler", "euler_linspace", "euler_a"] {
+        assert!(grids(name, "normal", &[2, 4, 10]) < 1e-6);
+        assert!(grids(name, "normal", FROM_TWO) < 1e-4);
+    }
+}
+
+#[test]
+fn karras_is_that_of_diffusers() {
+    assert!(grids("euler_karras", "karras", FROM_TWO) < 1e-6);
+    // This one takes its ends from the whole table, so even one step is equal.
+    assert!(grids("dpmpp_2m_karras", "karras", &GRIDS) < 1e-6);
+    assert!(grids("unipc_karras", "karras", &GRIDS) < 1e-6);
+}
+
+#[test]
+fn heun_repeats_each_level_of_karras_but_the_first() {
+    let golden = Golden::read("heun_karras");
+    for n in FROM_TWO {
+        let theirs = golden.f32s(&format!("grid{n}.sigmas"));
+        let ours = sigmas("karras", json!({}), *n, &rounded_levels()).unwrap();
+        let once: Vec<f32> = theirs.iter().step_by(2).copied().collect();
+        assert!(worst(&ours[..*n], &once) < 1e-6, "{n}");
+    }
+}
+
+#[test]
+fn exponential_is_that_of_diffusers() {
+    assert!(grids("euler_exponential", "exponential", FROM_TWO) < 1e-6);
+}
+
+#[test]
+fn sgm_uniform_is_the_linspace_spacing_of_the_solvers_but_for_rounding() {
+    // diffusers' multistep solvers take the same line, then round its timesteps to whole numbers.
+    for name in ["dpmpp_2m", "unipc"] {
+        let golden = Golden::read(name);
+        let levels = rounded_levels();
+        for n in GRIDS {
+            let theirs = golden.f32s(&format!("grid{n}.timesteps"));
+            let ours = sigmas("sgm_uniform", json!({}), n, &levels).unwrap();
+            for (sigma, t) in ours.iter().zip(&theirs) {
+                let ours = levels.timestep(f64::from(*sigma));
+                assert!((ours - f64::from(*t)).abs() < 0.501, "{name} {n}: {ours} {t}");
+            }
+        }
+    }
+    assert!(grids("dpmpp_2m", "sgm_uniform", &[1]) < 1e-6);
+}
+
+#[test]
+fn trailing_is_close_to_sgm_uniform_but_another_grid() {
+    // "trailing" steps back from T by T / n and subtracts one; sgm_uniform steps back from T - 1 by (T - 1) / n.
+    let golden = Golden::read("euler_trailing");
+    let levels = rounded_levels();
+    for n in GRIDS {
+        let theirs = golden.f32s(&format!("grid{n}.timesteps"));
+        let ours = sigmas("sgm_uniform", json!({}), n, &levels).unwrap();
+        for (sigma, t) in ours.iter().zip(&theirs) {
+            let apart = levels.timestep(f64::from(*sigma)) - f64::from(*t);
+            assert!((-0.501..1.501).contains(&apart), "{n}: {apart}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The denoiser that samplers see: a UNet under classifier-free guidance.
+
+use crate::error;
+use crate::pipeline::Pipeline;
+use atelier_sdk::rng::NormalRng;
+use atelier_sdk::{EngineCtx, Error, Event, Result, SampleCtx};
+use candle_core::{DType, Tensor};
+use std::time::Instant;
+
+/// What guides the sampling.
+#[derive(Debug, Clone)]
+pub struct Guidance {
+    /// Embeddings of the prompt, (1, tokens, width).
+    pub positive: Tensor,
+    /// Embeddings of the negative prompt; not needed at scale 1.
+    pub negative: Option<Tensor>,
+    /// The scale (Ho and Salimans 2022, arXiv:2207.12598); 1 is no guidance.
+    pub scale: f64,
+}
+
+/// How levels become timesteps of the network.
+#[derive(Debug, Clone, Default)]
+pub enum Timesteps {
+    /// By the training levels, interpolated in log sigma as k-diffusion does.
+    #[default]
+    Levels,
+    /// As listed: (sigma, timestep). Other programs interpolate or round in their own ways.
+    Listed(Vec<(f32, f64)>),
+}
+
+/// One sampling run on a pipeline.
+pub struct Guided<'a> {
+    pipeline: &'a Pipeline,
+    context: Tensor,
+    scale: f64,
+    timesteps: Timesteps,
+    shape: [usize; 4],
+    steps: usize,
+    rng: &'a mut NormalRng,
+    ctx: &'a mut dyn EngineCtx,
+    step_began: Instant,
+}
+
+impl<'a> Guided<'a> {
+    /// Prepares a run. `steps` is for progress.
+    ///
+    /// # Errors
+    /// Embeddings that do not fit together.
+    pub fn new(
+        pipeline: &'a Pipeline,
+        guidance: &Guidance,
+        timesteps: Timesteps,
+        shape: [usize; 4],
+        steps: usize,
+        rng: &'a mut NormalRng,
+        ctx: &'a mut dyn EngineCtx,
+    ) -> Result<Self> {
+        let context = match &guidance.negative {
+            Some(negative) if guidance.scale != 1.0 => Tensor::cat(&[negative, &guidance.positive], 0)
+                .map_err(error::tensor("joining the prompts' embeddings"))?,
+            _ => guidance.positive.clone(),
+        };
+        let scale = guidance.scale;
+        Ok(Self { pipeline, context, scale, timesteps, shape, steps, rng, ctx, step_began: Instant::now() })
+    }
+
+    fn timestep(&self, sigma: f32) -> Result<f64> {
+        match &self.timesteps {
+            Timesteps::Levels => Ok(self.pipeline.process().levels.timestep(f64::from(sigma))),
+            Timesteps::Listed(list) => {
+                let close = |s: f32| (s - sigma).abs() <= 1e-6 * sigma.abs();
+                let found = list.iter().find(|(s, _)| close(*s)).map(|(_, t)| *t);
+                found.ok_or_else(|| Error::internal(format!("no timestep is listed for sigma {sigma}")))
+            }
+        }
+    }
+
+    /// The network's output under guidance, on the host.
+    fn predict(&self, x: &[f32], scale_in: f64, timestep: f64) -> candle_core::Result<Result<Vec<f32>>> {
+        let device = self.pipeline.device();
+        let scaled: Vec<f32> = x.iter().map(|v| (f64::from(*v) * scale_in) as f32).collect();
+        let sample =
+            Tensor::from_vec(scaled, self.shape.to_vec(), device)?.to_dtype(self.pipeline.dtype())?;
+        let passes = self.context.dim(0)?;
+        let sample = if passes == 2 { Tensor::cat(&[&sample, &sample], 0)? } else { sample };
+        let timesteps = Tensor::full(timestep as f32, passes, device)?;
+        let out = match self.pipeline.unet().forward(&sample, &timesteps, &self.context) {
+            Ok(out) => out.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?,
+            Err(e) => return Ok(Err(error::model("the UNet failed", e))),
+        };
+        if passes == 1 {
+            return Ok(Ok(out));
+        }
+        let (negative, positive) = out.split_at(x.len());
+        let scale = self.scale as f32;
+        Ok(Ok(negative.iter().zip(positive).map(|(n, p)| n + scale * (p - n)).collect()))
+    }
+}
+
+impl SampleCtx for Guided<'_> {
+    fn denoise(&mut self, x: &[f32], sigma: f32, out: &mut [f32]) -> Result<()> {
+        let c = self.pipeline.process().coefficients(f64::from(sigma));
+        let timestep = self.timestep(sigma)?;
+        let prediction =
+            self.predict(x, c.scale, timestep).map_err(error::tensor("evaluating the UNet"))??;
+        for ((o, x), p) in out.iter_mut().zip(x).zip(&prediction) {
+            *o = (c.skip * f64::from(*x) + c.out * f64::from(*p)) as f32;
+        }
+        match out.iter().find(|v| !v.is_finite()) {
+            None => Ok(()),
+            Some(v) => Err(Error::internal(format!("the UNet produced {v} at sigma {sigma}"))
+                .hint("16-bit floats can overflow: try `--dtype f32`")),
+        }
+    }
+
+    fn noise(&mut self, _: f32, _: f32, out: &mut [f32]) -> Result<()> {
+        self.rng.fill_normal(out);
+        Ok(())
+    }
+
+    fn step_done(&mut self, i: usize, _: &[f32]) -> Result<()> {
+        let seconds = self.step_began.elapsed().as_secs_f64();
+        self.step_began = Instant::now();
+        self.ctx.event(Event::Step { step: i + 1, steps: self.steps, seconds })
+    }
+
+    fn cancelled(&self) -> bool {
+        self.ctx.cancelled()
+    }
+}

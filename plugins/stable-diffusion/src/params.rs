@@ -1,0 +1,113 @@
+//! Parameters of the tasks.
+
+use atelier_sdk::rng::RngKind;
+use atelier_sdk::{PlanCtx, TaskInfo, TaskParams, Violation, task};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Largest side of an image in pixels.
+const MAX_SIDE: u32 = 4096;
+/// Most pixels of one image.
+const MAX_PIXELS: u64 = 4096 * 2304;
+
+/// Draws an image from a text prompt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Txt2Img {
+    /// What the image shows.
+    pub prompt: String,
+    /// What the image should keep away from.
+    pub negative_prompt: String,
+    /// Width in pixels, a multiple of 8.
+    #[schemars(range(min = 64, max = 4096), extend("multipleOf" = 8))]
+    pub width: u32,
+    /// Height in pixels, a multiple of 8.
+    #[schemars(range(min = 64, max = 4096), extend("multipleOf" = 8))]
+    pub height: u32,
+    /// Sampling steps.
+    #[schemars(range(min = 1, max = 1000))]
+    pub steps: u32,
+    /// How strongly the prompt guides (classifier-free guidance, Ho and Salimans 2022); 1 is no guidance.
+    #[schemars(range(min = 1.0, max = 100.0))]
+    pub cfg_scale: f64,
+    /// The sampler.
+    #[schemars(extend("x-registry" = "sampler"))]
+    pub sampler: String,
+    /// Options of the sampler.
+    #[schemars(extend("x-options-of" = "sampler"))]
+    pub sampler_options: Map<String, Value>,
+    /// The schedule of noise levels.
+    #[schemars(extend("x-registry" = "schedule"))]
+    pub schedule: String,
+    /// Options of the schedule.
+    #[schemars(extend("x-options-of" = "schedule"))]
+    pub schedule_options: Map<String, Value>,
+    /// Seed of the first image; each further image counts one up. -1 draws one.
+    #[schemars(range(min = -1, max = 9007199254740991i64))]
+    pub seed: i64,
+    /// Number of images.
+    #[schemars(range(min = 1, max = 10000))]
+    pub count: u32,
+    /// Which generator draws the noise.
+    pub rng: RngKind,
+}
+
+impl Default for Txt2Img {
+    fn default() -> Self {
+        Self {
+            prompt: String::new(),
+            negative_prompt: String::new(),
+            width: 512,
+            height: 512,
+            steps: 20,
+            cfg_scale: 7.0,
+            sampler: "dpmpp_2m".into(),
+            sampler_options: Map::new(),
+            schedule: "karras".into(),
+            schedule_options: Map::new(),
+            seed: -1,
+            count: 1,
+            rng: RngKind::default(),
+        }
+    }
+}
+
+impl TaskParams for Txt2Img {
+    const TASK: &'static TaskInfo = &task::TXT2IMG;
+
+    fn plan(mut self, ctx: &PlanCtx) -> Result<Self, Vec<Violation>> {
+        let pixels = u64::from(self.width) * u64::from(self.height);
+        if pixels > MAX_PIXELS {
+            return Err(vec![
+                Violation::new("/width", format!("{}x{} has {pixels} pixels", self.width, self.height))
+                    .hint(format!("at most {MAX_PIXELS} pixels and {MAX_SIDE} a side")),
+            ]);
+        }
+        if self.seed < 0 {
+            // 32 bits: what every program in the field can take back.
+            self.seed = i64::from(ctx.entropy as u32);
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_seed_is_drawn_when_planned_and_a_given_one_kept() {
+        let ctx = PlanCtx { entropy: 0x1_0000_0007 };
+        assert_eq!(Txt2Img::default().plan(&ctx).unwrap().seed, 7);
+        let given = Txt2Img { seed: 42, ..Txt2Img::default() };
+        assert_eq!(given.plan(&ctx).unwrap().seed, 42);
+    }
+
+    #[test]
+    fn more_pixels_than_any_model_draws_are_refused() {
+        let huge = Txt2Img { width: 4096, height: 4096, ..Txt2Img::default() };
+        let found = huge.plan(&PlanCtx { entropy: 0 }).unwrap_err();
+        assert_eq!(found[0].pointer, "/width");
+    }
+}

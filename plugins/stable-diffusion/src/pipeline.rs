@@ -1,0 +1,211 @@
+//! The networks of one model, loaded.
+
+use crate::error;
+use crate::process::Process;
+use atelier_models::{
+    AutoencoderKl, ClipTextConfig, ClipTextModel, ClipTokenizer, Opened, UNet2DConditionModel, UNetConfig,
+    VaeConfig,
+};
+use atelier_sdk::{Error, ErrorKind, Image, Result};
+use atelier_weights::{DiffusersFolder, Source};
+use candle_core::{DType, Device, Tensor};
+use std::path::Path;
+
+/// Pipelines of diffusers whose folders have the networks that are needed here.
+const PIPELINES: [&str; 3] =
+    ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipelineLegacy"];
+
+/// A Stable Diffusion model: text encoder, UNet, autoencoder and the process they were trained for.
+pub struct Pipeline {
+    tokenizer: Option<ClipTokenizer>,
+    text: ClipTextModel,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKl,
+    process: Process,
+    device: Device,
+    dtype: DType,
+}
+
+/// A prompt as the UNet takes it.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    /// Text embeddings, (1, tokens, width).
+    pub context: Tensor,
+    /// Tokens at the end of the prompt that the encoder has no place for.
+    pub dropped: usize,
+}
+
+impl Pipeline {
+    /// Opens a diffusers folder. Gives the pipeline and names of tensors in its files that nothing uses.
+    ///
+    /// # Errors
+    /// Missing, damaged or misfit files; a pipeline of another kind.
+    pub fn open(root: &Path, dtype: DType, device: &Device) -> Result<(Self, Vec<String>)> {
+        let folder = DiffusersFolder::open(root).map_err(|e| error::weights("this is not a model", e))?;
+        check_kind(folder.pipeline())?;
+        let text = part("text_encoder", ClipTextModel::open(root.join("text_encoder"), dtype, device))?;
+        let unet = part("unet", UNet2DConditionModel::open(root.join("unet"), dtype, device))?;
+        // 16-bit floats overflow in the autoencoder of Stable Diffusion 1.x: images turn black.
+        let vae_dtype = if dtype == DType::F16 { DType::F32 } else { dtype };
+        let vae = part("vae", AutoencoderKl::open(root.join("vae"), vae_dtype, device))?;
+        let tokenizer = ClipTokenizer::open(root.join("tokenizer"))
+            .map_err(|e| error::model("cannot load the tokenizer", e))?;
+        let process = Process::read(&root.join("scheduler/scheduler_config.json"))?;
+        let unused = [text.1, unet.1, vae.1].concat();
+        let pipeline = Self {
+            tokenizer: Some(tokenizer),
+            text: text.0,
+            unet: unet.0,
+            vae: vae.0,
+            process,
+            device: device.clone(),
+            dtype,
+        };
+        pipeline.check_fit()?;
+        Ok((pipeline, unused))
+    }
+
+    /// A pipeline of the shapes of Stable Diffusion 1.5 with made-up weights: for benchmarks.
+    ///
+    /// # Errors
+    /// Not enough memory.
+    pub fn fake_sd15(dtype: DType, device: &Device) -> Result<Self> {
+        let source = |seed| Source::fake(seed, dtype, device);
+        let failed = |e| error::model("cannot make up weights", e);
+        Ok(Self {
+            tokenizer: None,
+            text: ClipTextModel::new(&source(1), &ClipTextConfig::sd15()).map_err(failed)?,
+            unet: UNet2DConditionModel::new(&source(2), &UNetConfig::sd15()).map_err(failed)?,
+            vae: AutoencoderKl::new(&source(3), &VaeConfig::sd15()).map_err(failed)?,
+            process: Process::sd1()?,
+            device: device.clone(),
+            dtype,
+        })
+    }
+
+    /// Networks that each load but do not belong together are told here, not by a shape error in a step.
+    fn check_fit(&self) -> Result<()> {
+        let (unet, vae, text) = (self.unet.config(), self.vae.config(), self.text.config());
+        let differ =
+            |what: String| Err(Error::new(ErrorKind::Corrupt, what).hint("are these parts of one model?"));
+        if let Some(width) = unet.cross_attention_dim.iter().find(|w| **w != text.hidden_size) {
+            return differ(format!(
+                "the UNet takes text embeddings of width {width}, the text encoder gives {}",
+                text.hidden_size
+            ));
+        }
+        if unet.out_channels != vae.latent_channels {
+            return differ(format!(
+                "the UNet gives {} channels, the autoencoder takes {}",
+                unet.out_channels, vae.latent_channels
+            ));
+        }
+        if unet.in_channels != unet.out_channels {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("a UNet with {} input channels is for inpainting", unet.in_channels),
+            ));
+        }
+        let vocabulary = self.tokenizer.as_ref().map_or(0, ClipTokenizer::vocab_size);
+        if vocabulary > text.vocab_size {
+            return differ(format!(
+                "the tokenizer knows {vocabulary} tokens, the text encoder {}",
+                text.vocab_size
+            ));
+        }
+        Ok(())
+    }
+
+    /// Encodes one prompt.
+    ///
+    /// # Errors
+    /// The encoder failed.
+    pub fn encode_prompt(&self, prompt: &str) -> Result<Prompt> {
+        let failed = |e| error::model("cannot encode the prompt", e);
+        let (ids, dropped) = match &self.tokenizer {
+            Some(t) => {
+                let encoded = t.encode(prompt).map_err(failed)?;
+                (encoded.ids, encoded.dropped)
+            }
+            // Made-up weights have no vocabulary; speed does not depend on the words.
+            None => (vec![0; self.text.config().max_position_embeddings], 0),
+        };
+        let context = self.text.encode(&[ids], 0).map_err(failed)?;
+        Ok(Prompt { context, dropped })
+    }
+
+    /// Shape of the latents of an image: batch, channels, height, width.
+    pub fn latent_shape(&self, width: u32, height: u32) -> [usize; 4] {
+        let factor = self.vae.config().factor();
+        [1, self.vae.config().latent_channels, height as usize / factor, width as usize / factor]
+    }
+
+    /// Turns latents (1, channels, height, width), as sampled, into an image.
+    ///
+    /// # Errors
+    /// The decoder failed, or gave something that is not a number.
+    pub fn decode(&self, latents: &[f32], shape: [usize; 4]) -> Result<Image> {
+        let planes = self.decode_planes(latents, shape)?;
+        let [_, _, height, width] =
+            planes.dims4().map(|(a, b, c, d)| [a, b, c, d]).map_err(error::tensor("decoding"))?;
+        let values = planes
+            .flatten_all()
+            .and_then(|t| t.to_vec1::<f32>())
+            .map_err(error::tensor("reading the decoded image"))?;
+        let side = |n: usize| u32::try_from(n).map_err(|_| Error::internal("an image side beyond 32 bits"));
+        Image::from_planes(side(width)?, side(height)?, &values)
+    }
+
+    /// Turns latents into pixels, (1, 3, height, width), about -1 to 1.
+    ///
+    /// # Errors
+    /// The decoder failed.
+    pub fn decode_planes(&self, latents: &[f32], shape: [usize; 4]) -> Result<Tensor> {
+        let latents = Tensor::from_slice(latents, shape.to_vec(), &self.device)
+            .map_err(error::tensor("giving latents to the decoder"))?;
+        let failed = |e| error::model("cannot decode the image", e);
+        let unscaled = self.vae.unscale(&latents).map_err(failed)?;
+        let planes = self.vae.decode(&unscaled).map_err(failed)?;
+        planes.to_dtype(DType::F32).map_err(error::tensor("reading the decoded image"))
+    }
+
+    /// The UNet.
+    pub fn unet(&self) -> &UNet2DConditionModel {
+        &self.unet
+    }
+
+    /// The process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The device of all networks.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The number format of text encoder and UNet.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+}
+
+fn part<M>(name: &str, opened: atelier_models::Result<Opened<M>>) -> Result<(M, Vec<String>)> {
+    let opened = opened.map_err(|e| error::model(&format!("cannot load the model's {name}"), e))?;
+    // Buffers that older libraries saved along with the weights.
+    let harmless = |t: &String| t.ends_with("position_ids");
+    let unused = opened.unused.into_iter().filter(|t| !harmless(t)).map(|t| format!("{name}: {t}"));
+    Ok((opened.model, unused.collect()))
+}
+
+fn check_kind(class: Option<&str>) -> Result<()> {
+    match class {
+        None => Ok(()),
+        Some(known) if PIPELINES.contains(&known) => Ok(()),
+        Some(other) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("this is a model for `{other}`, which this engine does not perform"),
+        )
+        .hint(format!("it loads folders of: {}", PIPELINES[0]))),
+    }
+}

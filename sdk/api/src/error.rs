@@ -1,0 +1,227 @@
+//! One error type for everything that crosses the line between host and plugin.
+//!
+//! An error says what was wrong, where, and what to do. It carries a kind (which decides the exit code and
+//! whether it is the user's or our mistake), hints, and the chain of causes. Nothing is logged where an
+//! error is made: only the host's dispatch logs a failed run, once.
+
+use std::fmt;
+
+/// What sort of failure this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A bug of atelier or of a plugin.
+    Internal,
+    /// The person asked the run to stop.
+    Cancelled,
+    /// The request is wrong: unknown field, wrong type, out of range, a combination that cannot work.
+    InvalidRequest,
+    /// A named thing does not exist: preset, engine, task, model, sampler, file.
+    NotFound,
+    /// The thing exists but not in this build or on this machine.
+    Unsupported,
+    /// The machine refused: permission, disk full, no device, out of memory.
+    Environment,
+    /// A file is damaged or is not what it claims to be.
+    Corrupt,
+    /// A plugin panicked.
+    Panic,
+    /// A plugin took longer than it may.
+    Timeout,
+}
+
+impl ErrorKind {
+    /// The process exit code for this kind (documented in `docs/reference/exit-codes.md`).
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Internal | Self::Panic => 1,
+            // 2 is clap's code for a wrong command line.
+            Self::InvalidRequest => 3,
+            Self::NotFound => 4,
+            Self::Unsupported => 5,
+            Self::Environment => 6,
+            Self::Corrupt => 7,
+            Self::Timeout => 8,
+            Self::Cancelled => 130,
+        }
+    }
+
+    /// Whether the user or the machine caused it, as opposed to a bug.
+    pub const fn is_expected(self) -> bool {
+        !matches!(self, Self::Internal | Self::Panic)
+    }
+}
+
+type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+#[derive(Debug)]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    hints: Vec<String>,
+    source: Option<Cause>,
+}
+
+/// The error of the sdk. Cheap to move (one pointer).
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+/// A result with the sdk's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of `kind` whose message says what was wrong and where.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), hints: Vec::new(), source: None }))
+    }
+
+    /// A bug.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+
+    /// A wrong request.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidRequest, message)
+    }
+
+    /// The run was stopped on request.
+    pub fn cancelled() -> Self {
+        Self::new(ErrorKind::Cancelled, "stopped on request")
+    }
+
+    /// Adds what a person can do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hints.push(hint.into());
+        self
+    }
+
+    /// Sets the cause.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Cause>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// Wraps this error in a wider one of the same kind; hints stay visible.
+    #[must_use]
+    pub fn context(mut self, message: impl Into<String>) -> Self {
+        let hints = std::mem::take(&mut self.0.hints);
+        let kind = self.0.kind;
+        Self(Box::new(Inner { kind, message: message.into(), hints, source: Some(Box::new(self)) }))
+    }
+
+    /// What sort of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The message alone, without causes.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What a person can do about it.
+    pub fn hints(&self) -> &[String] {
+        &self.0.hints
+    }
+
+    /// The messages from this error down to the first cause.
+    pub fn chain(&self) -> Vec<String> {
+        let mut out = vec![self.0.message.clone()];
+        let mut next = std::error::Error::source(self);
+        while let Some(e) = next {
+            let text = e.to_string();
+            // Wrappers that repeat their cause's text would say everything twice.
+            if out.last().is_none_or(|last| !last.ends_with(&text)) {
+                out.push(text);
+            }
+            next = e.source();
+        }
+        out
+    }
+
+    /// The kind that best describes an I/O error.
+    pub fn io(what: impl Into<String>, e: std::io::Error) -> Self {
+        use std::io::ErrorKind as Io;
+        let kind = match e.kind() {
+            Io::NotFound => ErrorKind::NotFound,
+            Io::InvalidData | Io::UnexpectedEof => ErrorKind::Corrupt,
+            _ => ErrorKind::Environment,
+        };
+        let hint = match e.kind() {
+            Io::PermissionDenied => Some("check the permissions, or choose another folder"),
+            Io::StorageFull => Some("free some disk space, or choose another folder"),
+            _ => None,
+        };
+        let err = Self::new(kind, what).because(e);
+        match hint {
+            Some(h) => err.hint(h),
+            None => err,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|s| &**s as _)
+    }
+}
+
+/// Turns any error into an sdk [`Error`] with words about what was being done.
+pub trait ResultExt<T> {
+    /// Wraps the error as an internal one.
+    ///
+    /// # Errors
+    /// The wrapped error.
+    fn internal(self, message: &str) -> Result<T>;
+
+    /// Wraps the error as one of `kind`.
+    ///
+    /// # Errors
+    /// The wrapped error.
+    fn kind(self, kind: ErrorKind, message: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<Cause>> ResultExt<T> for std::result::Result<T, E> {
+    fn internal(self, message: &str) -> Result<T> {
+        self.map_err(|e| Error::internal(message).because(e))
+    }
+
+    fn kind(self, kind: ErrorKind, message: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|e| Error::new(kind, message()).because(e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn context_keeps_kind_hints_and_causes() {
+        let io = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let e = Error::io("cannot write `a.png`", io).context("saving image 1");
+        assert_eq!(e.kind(), ErrorKind::Environment);
+        assert_eq!(e.hints().len(), 1);
+        assert_eq!(e.chain()[..2], ["saving image 1", "cannot write `a.png`"]);
+        assert_eq!(e.chain().len(), 3);
+    }
+
+    #[test]
+    fn every_expected_kind_has_an_exit_code_of_its_own() {
+        use ErrorKind::*;
+        let kinds =
+            [InvalidRequest, NotFound, Unsupported, Environment, Corrupt, Timeout, Cancelled, Internal];
+        let codes: std::collections::BTreeSet<u8> = kinds.iter().map(|k| k.exit_code()).collect();
+        assert_eq!(codes.len(), kinds.len());
+        assert!(!codes.contains(&0) && !codes.contains(&2));
+    }
+}

@@ -1,0 +1,51 @@
+//! What an engine reports while it runs.
+
+use serde::{Deserialize, Serialize};
+
+/// A part of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Stage {
+    /// Reading weights.
+    Load,
+    /// Prompt or image to embeddings or latents.
+    Encode,
+    /// Sampling.
+    Denoise,
+    /// Latents to pixels.
+    Decode,
+}
+
+/// An event of a run, one line of `events.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A stage begins.
+    Stage {
+        /// Which one.
+        stage: Stage,
+    },
+    /// A sampling step is done.
+    Step {
+        /// Steps done, from 1.
+        step: usize,
+        /// Steps in all.
+        steps: usize,
+        /// Wall time of this step.
+        seconds: f64,
+    },
+    /// A measured value.
+    Metric {
+        /// Its name: `seconds.decode`, ...
+        name: String,
+        /// Its value.
+        value: f64,
+    },
+    /// Something the person should know that does not stop the run.
+    Warning {
+        /// What.
+        message: String,
+    },
+}

@@ -1,0 +1,63 @@
+//! Models: named sets of weights that an engine can load.
+
+use crate::registry::Keyed;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+
+/// Describes a model: the content of `configs/models/<key>.yaml`, or what a plugin registers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSpec {
+    /// Version of this format.
+    pub schema_version: u32,
+    /// `mini`, `sd15`, ...
+    pub key: String,
+    /// A few words.
+    pub title: String,
+    /// What kind of network it is, which decides the engines that load it: `sd`.
+    pub architecture: String,
+    /// The folder or file with the weights. Relative paths are relative to the file that holds this spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// SPDX expression or name of the licence.
+    pub license: String,
+    /// Where the weights come from, in words.
+    #[serde(default)]
+    pub source: String,
+    /// Parameters that suit this model, per task: a layer between the engine's defaults and the preset.
+    #[serde(default)]
+    pub defaults: Map<String, Value>,
+    /// SHA-256 of its files, relative to `path`.
+    #[serde(default)]
+    pub sha256: std::collections::BTreeMap<String, String>,
+}
+
+/// Registers a model.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelReg {
+    /// Makes the description.
+    pub spec: fn() -> ModelSpec,
+    /// The crate that registers it.
+    pub origin: &'static str,
+}
+
+inventory::collect!(ModelReg);
+
+/// A model as the host lists it.
+#[derive(Debug, Clone)]
+pub struct ModelItem {
+    /// The description.
+    pub spec: ModelSpec,
+    /// The file or crate it comes from.
+    pub origin: String,
+}
+
+impl Keyed for ModelItem {
+    fn key(&self) -> &str {
+        &self.spec.key
+    }
+    fn origin(&self) -> &str {
+        &self.origin
+    }
+}

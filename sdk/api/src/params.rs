@@ -1,0 +1,74 @@
+//! Parameters of a task: one struct, hence one JSON schema, per (engine, task).
+
+use crate::task::TaskInfo;
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// Schema extension that names a registry; the host turns it into an `enum` of that registry's keys.
+///
+/// `#[schemars(extend("x-registry" = "sampler"))]` on a `String` field makes the field a choice among samplers.
+pub const X_REGISTRY: &str = "x-registry";
+
+/// Something wrong with one field of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    /// JSON pointer to the field, `""` for the whole.
+    pub pointer: String,
+    /// What is wrong, with the value.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Violation {
+    /// A violation at `pointer`.
+    pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), message: message.into(), hint: None }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// What the host provides for planning.
+#[derive(Debug, Clone, Copy)]
+pub struct PlanCtx {
+    /// Fresh randomness, for a seed that the request leaves open.
+    pub entropy: u64,
+}
+
+/// The parameters of one task of one engine.
+///
+/// The struct's doc comments and `schemars` attributes are the manual: the host generates forms, completion
+/// and reference pages from its schema. Every field has a default (`#[serde(default)]`) unless the task is
+/// meaningless without it; unknown fields are refused (`#[serde(deny_unknown_fields)]`).
+pub trait TaskParams: Serialize + DeserializeOwned + JsonSchema {
+    /// The task these parameters belong to.
+    const TASK: &'static TaskInfo;
+
+    /// Applies every rule that needs no I/O: draws an open seed, rules out combinations that cannot work.
+    ///
+    /// Called after schema validation. The result is the plan: it is run as it is, and written to the
+    /// image's metadata, so that the same plan gives the same image.
+    ///
+    /// # Errors
+    /// All rules that the parameters break.
+    fn plan(self, ctx: &PlanCtx) -> Result<Self, Vec<Violation>>;
+}
+
+/// Checks and completes JSON parameters of type `P`; what an [`crate::EngineTask`] calls.
+pub(crate) fn plan_json<P: TaskParams>(params: Value, ctx: &PlanCtx) -> Result<Value, Vec<Violation>> {
+    let typed: P = serde_json::from_value(params).map_err(|e| vec![Violation::new("", e.to_string())])?;
+    let plan = typed.plan(ctx)?;
+    serde_json::to_value(plan).map_err(|e| vec![Violation::new("", e.to_string())])
+}
+
+/// The JSON schema of `P`, draft 2020-12.
+pub(crate) fn schema_json<P: JsonSchema>() -> Value {
+    schemars::schema_for!(P).to_value()
+}

@@ -1,0 +1,149 @@
+//! The layers the networks are made of, each with the weights it has in a checkpoint.
+
+use atelier_ops::{Conv2dSpec, conv2d, group_norm, group_norm_silu, layer_norm, linear};
+use atelier_weights::{Result, Source};
+use candle_core::{DType, Device, Tensor};
+
+/// The type a network computes in: f32 on the CPU whatever its weights are stored as (f64 stays f64), elsewhere the
+/// type of the weights.
+pub(crate) fn compute_dtype(source: &Source) -> DType {
+    match (source.device(), source.dtype()) {
+        (Device::Cpu, DType::F16 | DType::BF16) => DType::F32,
+        (_, dtype) => dtype,
+    }
+}
+
+/// A fully connected layer.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// (outputs, inputs).
+    pub weight: Tensor,
+    /// (outputs).
+    pub bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// With a bias. Errors: missing or misshapen tensors.
+    pub fn new(source: &Source, inputs: usize, outputs: usize) -> Result<Self> {
+        let bias = Some(source.get(&[outputs], "bias")?);
+        Ok(Self { bias, ..Self::without_bias(source, inputs, outputs)? })
+    }
+
+    /// Without a bias. Errors: missing or misshapen tensors.
+    pub fn without_bias(source: &Source, inputs: usize, outputs: usize) -> Result<Self> {
+        Ok(Self { weight: source.get(&[outputs, inputs], "weight")?, bias: None })
+    }
+
+    /// From the kernel (outputs, inputs, 1, 1) of a convolution, which on tokens is the same thing.
+    pub fn from_pointwise(source: &Source, inputs: usize, outputs: usize) -> Result<Self> {
+        let kernel = source.get(&[outputs, inputs, 1, 1], "weight")?;
+        let weight = kernel.reshape((outputs, inputs)).map_err(|e| atelier_weights::Error::Tensor {
+            place: "a 1x1 convolution".into(),
+            tensor: source.path().into(),
+            source: Box::new(e),
+        })?;
+        Ok(Self { weight, bias: Some(source.get(&[outputs], "bias")?) })
+    }
+
+    /// (..., inputs) to (..., outputs).
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        linear(x, &self.weight, self.bias.as_ref())
+    }
+}
+
+/// A two-dimensional convolution with a bias.
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    /// (outputs, inputs, kernel, kernel).
+    pub weight: Tensor,
+    /// (outputs).
+    pub bias: Tensor,
+    spec: Conv2dSpec,
+}
+
+impl Conv2d {
+    /// A square kernel. Errors: missing or misshapen tensors.
+    pub fn new(
+        source: &Source,
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        spec: Conv2dSpec,
+    ) -> Result<Self> {
+        let weight = source.get(&[outputs, inputs, kernel, kernel], "weight")?;
+        Ok(Self { weight, bias: source.get(&[outputs], "bias")?, spec })
+    }
+
+    /// An odd kernel that keeps the size of the image. Errors: missing or misshapen tensors.
+    pub fn same(source: &Source, inputs: usize, outputs: usize, kernel: usize) -> Result<Self> {
+        Self::new(source, inputs, outputs, kernel, Conv2dSpec::padded(kernel / 2))
+    }
+
+    /// (B, inputs, H, W) to (B, outputs, H', W').
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        conv2d(x, &self.weight, Some(&self.bias), self.spec)
+    }
+}
+
+/// Group normalisation.
+#[derive(Clone, Debug)]
+pub struct GroupNorm {
+    /// (channels).
+    pub weight: Tensor,
+    /// (channels).
+    pub bias: Tensor,
+    groups: usize,
+    eps: f64,
+}
+
+impl GroupNorm {
+    /// Errors: missing or misshapen tensors.
+    pub fn new(source: &Source, channels: usize, groups: usize, eps: f64) -> Result<Self> {
+        let (weight, bias) = (source.get(&[channels], "weight")?, source.get(&[channels], "bias")?);
+        Ok(Self { weight, bias, groups, eps })
+    }
+
+    /// (B, C, ...) to the same shape.
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        group_norm(x, &self.weight, &self.bias, self.groups, self.eps)
+    }
+
+    /// The SiLU of [`Self::forward`].
+    pub fn forward_silu(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        group_norm_silu(x, &self.weight, &self.bias, self.groups, self.eps)
+    }
+}
+
+/// Layer normalisation.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    /// (channels).
+    pub weight: Tensor,
+    /// (channels).
+    pub bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// Errors: missing or misshapen tensors.
+    pub fn new(source: &Source, channels: usize, eps: f64) -> Result<Self> {
+        let (weight, bias) = (source.get(&[channels], "weight")?, source.get(&[channels], "bias")?);
+        Ok(Self { weight, bias, eps })
+    }
+
+    /// (..., C) to the same shape.
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        layer_norm(x, &self.weight, &self.bias, self.eps)
+    }
+}
+
+/// (B, C, H, W) to (B, H * W, C).
+pub(crate) fn to_tokens(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.flatten_from(2)?.transpose(1, 2)?.contiguous()
+}
+
+/// (B, H * W, C) to (B, C, H, W).
+pub(crate) fn to_image(x: &Tensor, height: usize, width: usize) -> candle_core::Result<Tensor> {
+    let (batch, _, channels) = x.dims3()?;
+    x.transpose(1, 2)?.contiguous()?.reshape((batch, channels, height, width))
+}

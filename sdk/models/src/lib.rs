@@ -1,0 +1,33 @@
+//! The networks of Stable Diffusion, on candle.
+//!
+//! Fields and module paths are named as in the checkpoints. Every network is built from an
+//! [`atelier_weights::Source`] and its own configuration, and is differentiable from its output to its input and to
+//! every weight that is a `Var`.
+
+mod clip_text;
+mod error;
+mod layers;
+mod resample;
+mod resnet;
+mod tokenizer;
+mod unet;
+mod vae;
+
+pub use clip_text::{ClipTextConfig, ClipTextModel, TextOutput};
+pub use error::{Error, Result};
+pub use layers::{Conv2d, GroupNorm, LayerNorm, Linear};
+pub use tokenizer::{ClipTokenizer, Encoded};
+pub use unet::{UNet2DConditionModel, UNetConfig, timestep_embedding};
+pub use vae::{AutoencoderKl, LatentDistribution, VaeConfig};
+
+/// A network together with the names of the tensors in its files that it has no place for.
+///
+/// Buffers such as `position_ids` are harmless; anything else means that the weights are of another architecture
+/// than the configuration.
+#[derive(Debug)]
+pub struct Opened<M> {
+    /// The network.
+    pub model: M,
+    /// Tensors in the files that the network did not ask for, sorted.
+    pub unused: Vec<String>,
+}

@@ -1,0 +1,59 @@
+//! The residual block of UNet and autoencoder.
+
+use crate::layers::{Conv2d, GroupNorm, Linear};
+use atelier_weights::{Result, Source};
+use candle_core::{D, Tensor};
+
+/// Two normalised convolutions beside a shortcut (He et al. 2016), with the time embedding added between them.
+#[derive(Clone, Debug)]
+pub(crate) struct ResnetBlock {
+    norm1: GroupNorm,
+    conv1: Conv2d,
+    time_emb_proj: Option<Linear>,
+    norm2: GroupNorm,
+    conv2: Conv2d,
+    conv_shortcut: Option<Conv2d>,
+    /// The sum of both paths is divided by this.
+    output_scale_factor: f64,
+}
+
+/// What the residual blocks of one network have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ResnetSettings {
+    pub(crate) groups: usize,
+    pub(crate) eps: f64,
+    /// Channels of the time embedding, if there is one.
+    pub(crate) time: Option<usize>,
+    pub(crate) output_scale_factor: f64,
+}
+
+impl ResnetBlock {
+    pub(crate) fn new(source: &Source, inputs: usize, outputs: usize, s: ResnetSettings) -> Result<Self> {
+        let time = |width| Linear::new(&source.pp("time_emb_proj"), width, outputs);
+        let shortcut = || Conv2d::same(&source.pp("conv_shortcut"), inputs, outputs, 1);
+        Ok(Self {
+            norm1: GroupNorm::new(&source.pp("norm1"), inputs, s.groups, s.eps)?,
+            conv1: Conv2d::same(&source.pp("conv1"), inputs, outputs, 3)?,
+            time_emb_proj: s.time.map(time).transpose()?,
+            norm2: GroupNorm::new(&source.pp("norm2"), outputs, s.groups, s.eps)?,
+            conv2: Conv2d::same(&source.pp("conv2"), outputs, outputs, 3)?,
+            conv_shortcut: (inputs != outputs).then(shortcut).transpose()?,
+            output_scale_factor: s.output_scale_factor,
+        })
+    }
+
+    /// `x` (B, inputs, H, W), `time` (B, time channels), already through SiLU; the result is (B, outputs, H, W).
+    pub(crate) fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> candle_core::Result<Tensor> {
+        let mut h = self.conv1.forward(&self.norm1.forward_silu(x)?)?;
+        if let (Some(proj), Some(time)) = (&self.time_emb_proj, time) {
+            let shift = proj.forward(time)?.unsqueeze(D::Minus1)?.unsqueeze(D::Minus1)?;
+            h = h.broadcast_add(&shift)?;
+        }
+        let h = self.conv2.forward(&self.norm2.forward_silu(&h)?)?;
+        let sum = match &self.conv_shortcut {
+            Some(conv) => (conv.forward(x)? + h)?,
+            None => (x + h)?,
+        };
+        if self.output_scale_factor == 1.0 { Ok(sum) } else { sum / self.output_scale_factor }
+    }
+}

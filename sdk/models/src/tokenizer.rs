@@ -1,0 +1,214 @@
+//! CLIP's byte-pair tokenizer (Radford et al. 2021), from the files of a diffusers folder.
+
+use crate::error::{Error, Result};
+use atelier_weights::ConfigFile;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use tokenizers::Tokenizer;
+
+/// A prompt as the text encoder takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// Start token, the prompt's tokens, end token, padding: always as many as the model's maximum.
+    pub ids: Vec<u32>,
+    /// Tokens at the end of the prompt that did not fit.
+    pub dropped: usize,
+}
+
+/// A CLIP tokenizer.
+#[derive(Clone, Debug)]
+pub struct ClipTokenizer {
+    tokenizer: Tokenizer,
+    bos: u32,
+    eos: u32,
+    pad: u32,
+    max_length: usize,
+}
+
+/// Where words are cut, before byte pairs are merged: CLIP's own pattern, with the special tokens kept whole.
+const WORDS: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// CLIP was trained with 77 positions.
+const POSITIONS: usize = 77;
+
+/// The longest tokenizer file that is read, in bytes.
+const MAX_BYTES: u64 = 64 << 20;
+
+impl ClipTokenizer {
+    /// Reads the folder of a tokenizer: `tokenizer.json`, or `vocab.json` and `merges.txt`, and beside them
+    /// `tokenizer_config.json` and `special_tokens_map.json` for the special tokens and the maximal length, if there.
+    ///
+    /// Errors: files missing, broken or above 64 MiB; special tokens that the vocabulary lacks.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let special = Special::read(folder)?;
+        let json = folder.join("tokenizer.json");
+        let mut tokenizer =
+            if json.is_file() { from_json(&json)? } else { from_vocab_and_merges(folder, &special)? };
+        // Both are done here, by the model's own settings.
+        tokenizer.with_padding(None);
+        let failed = |message: String| Error::Tokenizer { path: folder.into(), message };
+        tokenizer.with_truncation(None).map_err(|e| failed(e.to_string()))?;
+        let id = |token: &str| {
+            let found = tokenizer.token_to_id(token);
+            found.ok_or_else(|| {
+                failed(format!("expected the special token {token:?} in the vocabulary, found none"))
+            })
+        };
+        let (bos, eos, pad) = (id(&special.bos)?, id(&special.eos)?, id(&special.pad)?);
+        Ok(Self { bos, eos, pad, max_length: special.max_length, tokenizer })
+    }
+
+    /// Entries of the vocabulary, special tokens included.
+    pub fn vocab_size(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// Tokens of an encoded prompt, 77 in every released model.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// The token that starts a prompt.
+    pub fn bos(&self) -> u32 {
+        self.bos
+    }
+
+    /// The token that ends a prompt.
+    pub fn eos(&self) -> u32 {
+        self.eos
+    }
+
+    /// The prompt's tokens alone: no start, end or padding, and any number of them.
+    ///
+    /// Errors: those of the tokenizer library.
+    pub fn tokens(&self, prompt: &str) -> Result<Vec<u32>> {
+        let encoding = self
+            .tokenizer
+            .encode(prompt, false)
+            .map_err(|e| Error::input("tokenizer", format!("{prompt:?}: {e}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// A prompt with start and end token, cut or padded to the model's maximum.
+    ///
+    /// Errors: those of the tokenizer library.
+    pub fn encode(&self, prompt: &str) -> Result<Encoded> {
+        let tokens = self.tokens(prompt)?;
+        let kept = tokens.len().min(self.max_length - 2);
+        let mut ids = vec![self.bos];
+        ids.extend(&tokens[..kept]);
+        ids.push(self.eos);
+        ids.resize(self.max_length, self.pad);
+        Ok(Encoded { ids, dropped: tokens.len() - kept })
+    }
+}
+
+/// The special tokens and length of a folder's configuration.
+struct Special {
+    bos: String,
+    eos: String,
+    pad: String,
+    max_length: usize,
+}
+
+impl Special {
+    fn read(folder: &Path) -> Result<Self> {
+        let mut files = Vec::new();
+        for name in ["tokenizer_config.json", "special_tokens_map.json"] {
+            let path = folder.join(name);
+            if path.is_file() {
+                files.push(ConfigFile::read(path)?);
+            }
+        }
+        let token = |field: &str| files.iter().find_map(|f| content(f.get(field)?));
+        let eos = token("eos_token").unwrap_or_else(|| "<|endoftext|>".into());
+        // "No limit" is written as an enormous number; the text encoder has its positions all the same.
+        let length = files.iter().find_map(|f| f.get("model_max_length")?.as_f64());
+        let max_length = match length {
+            Some(n) if n < 3.0 => {
+                let message = format!("expected model_max_length 3 or more, found {n}");
+                return Err(Error::Tokenizer { path: folder.into(), message });
+            }
+            Some(n) if n <= 4096.0 => n as usize,
+            _ => POSITIONS,
+        };
+        Ok(Self {
+            bos: token("bos_token").unwrap_or_else(|| "<|startoftext|>".into()),
+            pad: token("pad_token").unwrap_or_else(|| eos.clone()),
+            eos,
+            max_length,
+        })
+    }
+}
+
+/// A special token is a text, or an object with its text in `content`.
+fn content(value: &Value) -> Option<String> {
+    value.as_str().or_else(|| value.get("content")?.as_str()).map(String::from)
+}
+
+fn read(path: &Path) -> Result<String> {
+    let failed = |message: String| Error::Tokenizer { path: path.into(), message };
+    let length = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?.len();
+    if length > MAX_BYTES {
+        return Err(failed(format!("expected at most {MAX_BYTES} bytes, found {length}")));
+    }
+    std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))
+}
+
+fn from_json(path: &Path) -> Result<Tokenizer> {
+    let failed = |message: String| Error::Tokenizer { path: path.into(), message };
+    Tokenizer::from_bytes(read(path)?).map_err(|e| failed(e.to_string()))
+}
+
+/// The pairs of a `merges.txt`: two tokens a line, after a line with a version.
+fn merges(path: &Path) -> Result<Vec<(String, String)>> {
+    let text = read(path)?;
+    let lines =
+        text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with("#version"));
+    lines
+        .map(|(number, line)| match line.split_once(' ') {
+            Some((a, b)) if !b.contains(' ') => Ok((a.to_string(), b.to_string())),
+            _ => {
+                let message = format!("line {}: expected two tokens, found {line:?}", number + 1);
+                Err(Error::Tokenizer { path: path.into(), message })
+            }
+        })
+        .collect()
+}
+
+/// The same tokenizer as a `tokenizer.json` would describe it.
+fn from_vocab_and_merges(folder: &Path, special: &Special) -> Result<Tokenizer> {
+    let (vocab_path, merges_path) = (folder.join("vocab.json"), folder.join("merges.txt"));
+    if !vocab_path.is_file() || !merges_path.is_file() {
+        let message = "expected tokenizer.json, or vocab.json and merges.txt, found neither".into();
+        return Err(Error::Tokenizer { path: folder.into(), message });
+    }
+    let failed = |message: String| Error::Tokenizer { path: vocab_path.clone(), message };
+    let vocab: BTreeMap<String, u32> =
+        serde_json::from_str(&read(&vocab_path)?).map_err(|e| failed(e.to_string()))?;
+    let added = |token: &String| -> Result<Value> {
+        let id = vocab.get(token).ok_or_else(|| failed(format!("expected a token {token:?}, found none")))?;
+        Ok(json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true}))
+    };
+    let description = json!({
+        "version": "1.0",
+        "added_tokens": [added(&special.bos)?, added(&special.eos)?],
+        // Composed characters, one space for any white space, lower case.
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "NFC"},
+            {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
+            {"type": "Lowercase"},
+        ]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Removed", "invert": true},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        ]},
+        "model": {"type": "BPE", "unk_token": special.eos, "end_of_word_suffix": "</w>",
+            "vocab": vocab, "merges": merges(&merges_path)?},
+    });
+    Tokenizer::from_bytes(description.to_string()).map_err(|e| failed(e.to_string()))
+}

@@ -1,0 +1,179 @@
+//! The UNet of Stable Diffusion 1.x and 2.x ("High-Resolution Image Synthesis with Latent Diffusion Models", Rombach
+//! et al. 2022), as diffusers' `UNet2DConditionModel` saves it.
+
+mod blocks;
+mod config;
+mod time;
+mod transformer;
+
+pub use config::UNetConfig;
+pub use time::timestep_embedding;
+
+use crate::Opened;
+use crate::error::{Error, Result};
+use crate::layers::{Conv2d, GroupNorm, compute_dtype};
+use atelier_ops::silu;
+use atelier_weights::{ComponentFolder, Source};
+use blocks::{Conditioning, DownBlock, MidBlock, UpBlock};
+use candle_core::{DType, Device, Tensor};
+use std::path::Path;
+use std::sync::Arc;
+use time::TimestepEmbedding;
+
+const NETWORK: &str = "UNet";
+
+/// A UNet that predicts noise (or velocity, by its training) from a noisy latent, a timestep and a context.
+#[derive(Clone, Debug)]
+pub struct UNet2DConditionModel {
+    config: UNetConfig,
+    conv_in: Conv2d,
+    time_embedding: TimestepEmbedding,
+    down_blocks: Vec<DownBlock>,
+    mid_block: MidBlock,
+    up_blocks: Vec<UpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+    dtype: DType,
+}
+
+impl UNet2DConditionModel {
+    /// Opens the folder of a UNet: its `config.json` and weights, stored as `dtype` on `device`.
+    ///
+    /// Errors: files missing or broken, a configuration out of bounds, weights of another architecture.
+    pub fn open(folder: impl AsRef<Path>, dtype: DType, device: &Device) -> Result<Opened<Self>> {
+        let folder = ComponentFolder::open(folder)?;
+        let config = UNetConfig::read(&folder.config()?)?;
+        let weights = Arc::new(folder.weights()?);
+        let model = Self::new(&Source::from_weights(weights.clone(), dtype, device), &config)?;
+        Ok(Opened { model, unused: weights.unused() })
+    }
+
+    /// Builds the UNet from `source`. Errors: missing or misshapen tensors.
+    pub fn new(source: &Source, config: &UNetConfig) -> Result<Self> {
+        let c = config;
+        let (outer, blocks) = (c.block_out_channels[0], 0..c.block_out_channels.len());
+        let (down, up) = (source.pp("down_blocks"), source.pp("up_blocks"));
+        Ok(Self {
+            config: config.clone(),
+            conv_in: Conv2d::same(&source.pp("conv_in"), c.in_channels, outer, c.conv_in_kernel)?,
+            time_embedding: TimestepEmbedding::new(
+                &source.pp("time_embedding"),
+                outer,
+                c.time_embedding_dim,
+            )?,
+            down_blocks: blocks
+                .clone()
+                .map(|i| DownBlock::new(&down.pp(i), c, i))
+                .collect::<atelier_weights::Result<_>>()?,
+            mid_block: MidBlock::new(&source.pp("mid_block"), c)?,
+            up_blocks: blocks
+                .map(|i| UpBlock::new(&up.pp(i), c, i))
+                .collect::<atelier_weights::Result<_>>()?,
+            conv_norm_out: GroupNorm::new(&source.pp("conv_norm_out"), outer, c.norm_num_groups, c.norm_eps)?,
+            conv_out: Conv2d::same(&source.pp("conv_out"), outer, c.out_channels, c.conv_out_kernel)?,
+            dtype: compute_dtype(source),
+        })
+    }
+
+    /// The configuration it was built from.
+    pub fn config(&self) -> &UNetConfig {
+        &self.config
+    }
+
+    /// The prediction for `sample` (B, in channels, H, W) at `timesteps` (B, or 1 for all) under `context`
+    /// (B, tokens, context channels): (B, out channels, H, W) in the sample's dtype.
+    ///
+    /// Height and width are any; timesteps may be fractional. Errors: shapes that do not fit the configuration.
+    pub fn forward(&self, sample: &Tensor, timesteps: &Tensor, context: &Tensor) -> Result<Tensor> {
+        self.forward_observed(sample, timesteps, context, &mut |_, _| {})
+    }
+
+    /// [`Self::forward`], showing `observe` the intermediate results by the names of their modules: `time_proj`,
+    /// `time_embedding`, `conv_in`, `down_blocks.0.resnets.0`, ..., `down_blocks.0`, `mid_block`, `up_blocks.0`, ...,
+    /// `conv_act`.
+    pub fn forward_observed(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        context: &Tensor,
+        observe: &mut dyn FnMut(&str, &Tensor),
+    ) -> Result<Tensor> {
+        self.check(sample, timesteps, context)?;
+        self.compute(sample, timesteps, context, observe).map_err(Error::compute(NETWORK))
+    }
+
+    fn check(&self, sample: &Tensor, timesteps: &Tensor, context: &Tensor) -> Result<()> {
+        let (c, width) = (&self.config, self.config.cross_attention_dim[0]);
+        let batch = match *sample.dims() {
+            [batch, channels, h, w] if channels == c.in_channels && batch * h * w > 0 => batch,
+            _ => {
+                let message = format!(
+                    "expected a sample (batch, {}, height, width), found {:?}",
+                    c.in_channels,
+                    sample.dims()
+                );
+                return Err(Error::input(NETWORK, message));
+            }
+        };
+        if !matches!(*timesteps.dims(), [n] if n == batch || n == 1) {
+            let message = format!("expected {batch} timesteps or one, found {:?}", timesteps.dims());
+            return Err(Error::input(NETWORK, message));
+        }
+        if !matches!(*context.dims(), [n, tokens, d] if n == batch && tokens > 0 && d == width) {
+            let message =
+                format!("expected a context ({batch}, tokens, {width}), found {:?}", context.dims());
+            return Err(Error::input(NETWORK, message));
+        }
+        Ok(())
+    }
+
+    /// The time embedding, (B, time channels) through SiLU: what every residual block starts with.
+    fn embed_time(
+        &self,
+        timesteps: &Tensor,
+        batch: usize,
+        observe: &mut dyn FnMut(&str, &Tensor),
+    ) -> candle_core::Result<Tensor> {
+        let c = &self.config;
+        let timesteps = timesteps.broadcast_as(batch)?;
+        let sinusoids =
+            timestep_embedding(&timesteps, c.block_out_channels[0], c.flip_sin_to_cos, c.freq_shift)?;
+        observe("time_proj", &sinusoids);
+        let embedding = self.time_embedding.forward(&sinusoids.to_dtype(self.dtype)?)?;
+        observe("time_embedding", &embedding);
+        silu(&embedding)
+    }
+
+    fn compute(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        context: &Tensor,
+        observe: &mut dyn FnMut(&str, &Tensor),
+    ) -> candle_core::Result<Tensor> {
+        let time = self.embed_time(timesteps, sample.dim(0)?, observe)?;
+        let context = context.to_dtype(self.dtype)?;
+        let cond = Conditioning { time: &time, context: &context };
+        let mut x = sample.to_dtype(self.dtype)?;
+        if self.config.center_input_sample {
+            x = ((x * 2.0)? - 1.0)?;
+        }
+        x = self.conv_in.forward(&x)?;
+        observe("conv_in", &x);
+        let mut skips = vec![x.clone()];
+        for (i, block) in self.down_blocks.iter().enumerate() {
+            let mut inside = |name: &str, t: &Tensor| observe(&format!("down_blocks.{i}.{name}"), t);
+            x = block.forward(&x, &cond, &mut skips, &mut inside)?;
+            observe(&format!("down_blocks.{i}"), &x);
+        }
+        x = self.mid_block.forward(&x, &cond)?;
+        observe("mid_block", &x);
+        for (i, block) in self.up_blocks.iter().enumerate() {
+            x = block.forward(&x, &cond, &mut skips)?;
+            observe(&format!("up_blocks.{i}"), &x);
+        }
+        let x = self.conv_norm_out.forward_silu(&x)?;
+        observe("conv_act", &x);
+        self.conv_out.forward(&x)?.to_dtype(sample.dtype())
+    }
+}

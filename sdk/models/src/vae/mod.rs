@@ -1,0 +1,153 @@
+//! The autoencoder of Stable Diffusion ("High-Resolution Image Synthesis with Latent Diffusion Models", Rombach et al.
+//! 2022), as diffusers' `AutoencoderKL` saves it.
+
+mod blocks;
+mod config;
+
+pub use config::VaeConfig;
+
+use crate::Opened;
+use crate::error::{Error, Result};
+use crate::layers::{Conv2d, compute_dtype};
+use atelier_weights::{ComponentFolder, Source};
+use blocks::{Decoder, Encoder};
+use candle_core::{DType, Device, Tensor};
+use std::path::Path;
+use std::sync::Arc;
+
+const NETWORK: &str = "autoencoder";
+
+/// The normal distribution an image is encoded as; all tensors (B, latent channels, h, w).
+#[derive(Clone, Debug)]
+pub struct LatentDistribution {
+    /// The mean.
+    pub mean: Tensor,
+    /// The logarithm of the variance, between -30 and 20.
+    pub logvar: Tensor,
+}
+
+impl LatentDistribution {
+    /// The standard deviation.
+    pub fn std(&self) -> Result<Tensor> {
+        (&self.logvar * 0.5).and_then(|t| t.exp()).map_err(Error::compute(NETWORK))
+    }
+
+    /// A sample, given standard normal `noise` of the mean's shape.
+    ///
+    /// Errors: noise of another shape.
+    pub fn sample(&self, noise: &Tensor) -> Result<Tensor> {
+        let std = self.std()?;
+        (std * noise).and_then(|t| &self.mean + t).map_err(Error::compute(NETWORK))
+    }
+}
+
+/// An autoencoder between images and latents.
+#[derive(Clone, Debug)]
+pub struct AutoencoderKl {
+    config: VaeConfig,
+    encoder: Encoder,
+    quant_conv: Option<Conv2d>,
+    post_quant_conv: Option<Conv2d>,
+    decoder: Decoder,
+    dtype: DType,
+}
+
+impl AutoencoderKl {
+    /// Opens the folder of an autoencoder: its `config.json` and weights, stored as `dtype` on `device`.
+    ///
+    /// Errors: files missing or broken, a configuration out of bounds, weights of another architecture.
+    pub fn open(folder: impl AsRef<Path>, dtype: DType, device: &Device) -> Result<Opened<Self>> {
+        let folder = ComponentFolder::open(folder)?;
+        let config = VaeConfig::read(&folder.config()?)?;
+        let weights = Arc::new(folder.weights()?);
+        let model = Self::new(&Source::from_weights(weights.clone(), dtype, device), &config)?;
+        Ok(Opened { model, unused: weights.unused() })
+    }
+
+    /// Builds the autoencoder from `source`. Errors: missing or misshapen tensors.
+    pub fn new(source: &Source, config: &VaeConfig) -> Result<Self> {
+        let pointwise = |name, channels| Conv2d::same(&source.pp(name), channels, channels, 1);
+        let latent = config.latent_channels;
+        Ok(Self {
+            config: config.clone(),
+            encoder: Encoder::new(&source.pp("encoder"), config)?,
+            quant_conv: config.use_quant_conv.then(|| pointwise("quant_conv", 2 * latent)).transpose()?,
+            post_quant_conv: config
+                .use_post_quant_conv
+                .then(|| pointwise("post_quant_conv", latent))
+                .transpose()?,
+            decoder: Decoder::new(&source.pp("decoder"), config)?,
+            dtype: compute_dtype(source),
+        })
+    }
+
+    /// The configuration it was built from.
+    pub fn config(&self) -> &VaeConfig {
+        &self.config
+    }
+
+    /// Encodes images (B, channels, H, W) of values in -1..1 as distributions of latents (B, latent channels, h, w),
+    /// not scaled yet (see [`Self::scale`]). h is H / factor for multiples of the factor.
+    ///
+    /// Errors: another number of channels, images smaller than one latent pixel.
+    pub fn encode(&self, images: &Tensor) -> Result<LatentDistribution> {
+        let c = &self.config;
+        let factor = c.factor();
+        if !matches!(*images.dims(), [b, n, h, w] if b > 0 && n == c.in_channels && h >= factor && w >= factor)
+        {
+            let message = format!(
+                "expected images (batch, {}, height, width) of {factor} pixels or more, found {:?}",
+                c.in_channels,
+                images.dims()
+            );
+            return Err(Error::input(NETWORK, message));
+        }
+        self.compute_moments(images).map_err(Error::compute(NETWORK))
+    }
+
+    fn compute_moments(&self, images: &Tensor) -> candle_core::Result<LatentDistribution> {
+        let mut moments = self.encoder.forward(&images.to_dtype(self.dtype)?)?;
+        if let Some(conv) = &self.quant_conv {
+            moments = conv.forward(&moments)?;
+        }
+        let latent = self.config.latent_channels;
+        let moments = moments.to_dtype(images.dtype())?;
+        let mean = moments.narrow(1, 0, latent)?.contiguous()?;
+        let logvar = moments.narrow(1, latent, latent)?.contiguous()?.clamp(-30f32, 20f32)?;
+        Ok(LatentDistribution { mean, logvar })
+    }
+
+    /// Decodes unscaled latents (B, latent channels, h, w) to images (B, channels, h * factor, w * factor) of values
+    /// about -1..1, in the latents' dtype.
+    ///
+    /// Errors: another number of channels.
+    pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        let channels = self.config.latent_channels;
+        if !matches!(*latents.dims(), [b, n, h, w] if n == channels && b * h * w > 0) {
+            let message =
+                format!("expected latents (batch, {channels}, height, width), found {:?}", latents.dims());
+            return Err(Error::input(NETWORK, message));
+        }
+        self.compute_image(latents).map_err(Error::compute(NETWORK))
+    }
+
+    fn compute_image(&self, latents: &Tensor) -> candle_core::Result<Tensor> {
+        let mut x = latents.to_dtype(self.dtype)?;
+        if let Some(conv) = &self.post_quant_conv {
+            x = conv.forward(&x)?;
+        }
+        self.decoder.forward(&x)?.to_dtype(latents.dtype())
+    }
+
+    /// Latents as the UNet sees them: (latents - shift) * scaling factor. Any shape.
+    pub fn scale(&self, latents: &Tensor) -> Result<Tensor> {
+        let c = &self.config;
+        latents.affine(c.scaling_factor, -c.shift_factor * c.scaling_factor).map_err(Error::compute(NETWORK))
+    }
+
+    /// The inverse of [`Self::scale`]: what [`Self::decode`] takes.
+    pub fn unscale(&self, latents: &Tensor) -> Result<Tensor> {
+        let c = &self.config;
+        latents.affine(1.0 / c.scaling_factor, c.shift_factor).map_err(Error::compute(NETWORK))
+    }
+}

@@ -1,0 +1,135 @@
+//! Times our operations beside candle's own on the shapes of Stable Diffusion 1.5 at 512 x 512, on the CPU.
+//!
+//! `cargo run --release -p atelier-ops --example bench_ops`. The machine may be shared: compare within one run.
+
+use atelier_ops::gradcheck::pseudo_normal;
+use atelier_ops::{
+    Conv2dSpec, attention, conv2d, geglu, group_norm_silu, layer_norm, linear, upsample_nearest,
+};
+use candle_core::{Result, Tensor};
+use std::time::Instant;
+
+/// Best of `n` runs after one to warm up, in milliseconds.
+fn best(n: usize, f: &dyn Fn() -> Result<Tensor>) -> Result<f64> {
+    f()?;
+    let mut best = f64::MAX;
+    for _ in 0..n {
+        let start = Instant::now();
+        f()?;
+        best = best.min(start.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(best)
+}
+
+/// One line: our time and rate, candle's time, their ratio.
+fn line(
+    name: &str,
+    gflop: f64,
+    ours: &dyn Fn() -> Result<Tensor>,
+    candle: &dyn Fn() -> Result<Tensor>,
+) -> Result<()> {
+    let (own, other) = (best(5, ours)?, best(2, candle)?);
+    let rate = if gflop > 0.0 { format!("{:6.1} GFLOP/s", gflop / own * 1e3) } else { String::new() };
+    println!("{name:<36} {own:9.2} ms {rate:>15}   candle {other:9.2} ms   ratio {:6.2}", other / own);
+    Ok(())
+}
+
+fn convolutions() -> Result<()> {
+    for (batch, ci, co, size, kernel) in [
+        (2, 320, 320, 64, 3),
+        (2, 960, 320, 64, 3),
+        (2, 640, 640, 32, 3),
+        (2, 1280, 1280, 16, 3),
+        (2, 2560, 1280, 8, 3),
+        (2, 640, 320, 64, 1),
+        (1, 512, 512, 64, 3),
+        (1, 256, 256, 256, 3),
+        (1, 128, 128, 512, 3),
+    ] {
+        let x = pseudo_normal(1, (batch, ci, size, size), 1.0);
+        let w = pseudo_normal(2, (co, ci, kernel, kernel), 0.02);
+        let b = pseudo_normal(3, co, 1.0);
+        let work = 2.0 * (batch * ci * co * size * size * kernel * kernel) as f64 / 1e9;
+        let name = format!("conv {kernel}x{kernel} {batch}x{ci}->{co} {size}x{size}");
+        line(&name, work, &|| conv2d(&x, &w, Some(&b), Conv2dSpec::padded(kernel / 2)), &|| {
+            x.conv2d(&w, kernel / 2, 1, 1, 1)?.broadcast_add(&b.reshape((1, co, 1, 1))?)
+        })?;
+    }
+    Ok(())
+}
+
+fn attentions() -> Result<()> {
+    for (batch, queries, keys, heads, width) in [
+        (2, 4096, 4096, 8, 40),
+        (2, 1024, 1024, 8, 80),
+        (2, 256, 256, 8, 160),
+        (2, 4096, 77, 8, 40),
+        (1, 4096, 4096, 1, 512),
+    ] {
+        let q = pseudo_normal(1, (batch, queries, heads * width), 1.0);
+        let k = pseudo_normal(2, (batch, keys, heads * width), 1.0);
+        let v = pseudo_normal(3, (batch, keys, heads * width), 1.0);
+        let work = 4.0 * (batch * queries * keys * heads * width) as f64 / 1e9;
+        let split = |t: &Tensor| {
+            let (b, n, _) = t.dims3()?;
+            t.reshape((b, n, heads, width))?.transpose(1, 2)?.contiguous()
+        };
+        line(
+            &format!("attention {batch}x{queries}x{keys} {heads}x{width}"),
+            work,
+            &|| attention(&q, &k, &v, heads, false),
+            &|| {
+                let scores = (split(&q)?.matmul(&split(&k)?.t()?)? * (1.0 / (width as f64).sqrt()))?;
+                let out = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&split(&v)?)?;
+                out.transpose(1, 2)?.reshape((batch, queries, heads * width))
+            },
+        )?;
+    }
+    Ok(())
+}
+
+fn linears() -> Result<()> {
+    for (rows, inputs, outputs) in [
+        (8192, 320, 320),
+        (8192, 320, 2560),
+        (8192, 1280, 320),
+        (2048, 640, 5120),
+        (512, 1280, 1280),
+        (154, 768, 1280),
+        (77, 768, 3072),
+    ] {
+        let x = pseudo_normal(1, (rows, inputs), 1.0);
+        let (w, b) = (pseudo_normal(2, (outputs, inputs), 0.05), pseudo_normal(3, outputs, 1.0));
+        let work = 2.0 * (rows * inputs * outputs) as f64 / 1e9;
+        line(&format!("linear {rows}x{inputs}->{outputs}"), work, &|| linear(&x, &w, Some(&b)), &|| {
+            x.matmul(&w.t()?)?.broadcast_add(&b)
+        })?;
+    }
+    Ok(())
+}
+
+fn the_rest() -> Result<()> {
+    let x = pseudo_normal(1, (2, 320, 64, 64), 1.0);
+    let (w, b) = (pseudo_normal(2, 320, 0.1), pseudo_normal(3, 320, 0.1));
+    let norm = candle_nn::GroupNorm::new(w.clone(), b.clone(), 320, 32, 1e-5)?;
+    line("group_norm + silu 2x320x64x64", 0.0, &|| group_norm_silu(&x, &w, &b, 32, 1e-5), &|| {
+        x.apply(&norm)?.silu()
+    })?;
+    let t = pseudo_normal(1, (2, 4096, 320), 1.0);
+    line("layer_norm 2x4096x320", 0.0, &|| layer_norm(&t, &w, &b, 1e-5), &|| {
+        candle_nn::ops::layer_norm(&t, &w, &b, 1e-5)
+    })?;
+    let g = pseudo_normal(1, (2, 4096, 2560), 1.0);
+    line("geglu 2x4096x2560", 0.0, &|| geglu(&g), &|| {
+        g.narrow(2, 0, 1280)?.contiguous()? * g.narrow(2, 1280, 1280)?.contiguous()?.gelu_erf()?
+    })?;
+    line("upsample 2x320x64x64", 0.0, &|| upsample_nearest(&x, 128, 128), &|| x.upsample_nearest2d(128, 128))
+}
+
+fn main() -> Result<()> {
+    println!("{} threads", rayon::current_num_threads());
+    convolutions()?;
+    attentions()?;
+    linears()?;
+    the_rest()
+}

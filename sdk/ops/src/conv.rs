@@ -1,0 +1,180 @@
+//! Two-dimensional convolution.
+
+mod columns;
+mod passes;
+
+use crate::composed;
+use crate::host;
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
+pub(crate) use columns::Geometry;
+
+/// Zeros added around an image, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Padding {
+    /// Rows above the first.
+    pub top: usize,
+    /// Rows below the last.
+    pub bottom: usize,
+    /// Columns before the first.
+    pub left: usize,
+    /// Columns after the last.
+    pub right: usize,
+}
+
+impl Padding {
+    /// The same number of zeros on every side.
+    pub const fn same(n: usize) -> Self {
+        Self { top: n, bottom: n, left: n, right: n }
+    }
+
+    /// Zeros below and to the right only, as the autoencoder's downsampling pads.
+    pub const fn bottom_right(n: usize) -> Self {
+        Self { top: 0, bottom: n, left: 0, right: n }
+    }
+}
+
+/// Stride and padding of a convolution; its kernel size is the weight's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv2dSpec {
+    /// Step between neighbouring outputs, in pixels of the input, in both directions.
+    pub stride: usize,
+    /// Zeros around the input.
+    pub padding: Padding,
+}
+
+impl Conv2dSpec {
+    /// Stride 1 with the same number of zeros on every side.
+    pub const fn padded(n: usize) -> Self {
+        Self { stride: 1, padding: Padding::same(n) }
+    }
+}
+
+/// Cross-correlation of `x` (B, Ci, H, W) with `weight` (Co, Ci, kh, kw), plus `bias` (Co).
+///
+/// The result is (B, Co, (H + padding - kh) / stride + 1, (W + padding - kw) / stride + 1) in x's dtype. A weight of
+/// another dtype is converted for the call. Errors: shapes that do not fit, a kernel larger than the padded image.
+pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2dSpec) -> Result<Tensor> {
+    let geometry = Geometry::new(x.dims4()?, weight.dims4()?, spec)?;
+    if let Some(bias) = bias
+        && bias.dims() != [geometry.co]
+    {
+        bail!("conv2d: bias {:?} for {} output channels", bias.shape(), geometry.co)
+    }
+    if !host::is_native(x) {
+        let bias = bias.map(|b| b.to_dtype(x.dtype())).transpose()?;
+        return composed::conv2d(x, &weight.to_dtype(x.dtype())?, bias.as_ref(), spec);
+    }
+    let bias = match bias {
+        Some(bias) => host::prepare(bias)?,
+        None => Tensor::zeros(geometry.co, DType::F32, x.device())?,
+    };
+    host::prepare(x)?.apply_op3(&host::prepare(weight)?, &bias, Conv2d(geometry))?.to_dtype(x.dtype())
+}
+
+struct Conv2d(Geometry);
+
+impl CustomOp3 for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let x = host::elements(s1, l1, self.name())?;
+        let weight = host::elements(s2, l2, self.name())?;
+        let bias = host::elements(s3, l3, self.name())?;
+        let g = &self.0;
+        Ok(host::output(passes::forward(g, x, weight, bias), (g.batch, g.co, g.oh, g.ow)))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let g = &self.0;
+        host::with(grad, self.name(), |gy| {
+            let dx = if x.track_op() {
+                let dx = host::with(weight, self.name(), |w| Ok(passes::input_gradient(g, gy, w)))?;
+                Some(Tensor::from_vec(dx, x.shape(), x.device())?)
+            } else {
+                None
+            };
+            let dw = if weight.track_op() {
+                let dw = host::with(x, self.name(), |x| Ok(passes::weight_gradient(g, gy, x)))?;
+                Some(Tensor::from_vec(dw, weight.shape(), x.device())?)
+            } else {
+                None
+            };
+            let db = if bias.track_op() { Some(grad.sum((0, 2, 3))?) } else { None };
+            Ok((dx, dw, db))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gradcheck::{agrees_with_f64, check, pseudo_normal};
+    use candle_core::Var;
+
+    #[test]
+    fn conv2d_agrees_with_candle_in_f64_and_with_finite_differences() {
+        let even = |stride, n| Conv2dSpec { stride, padding: Padding::same(n) };
+        let corner = Conv2dSpec { stride: 2, padding: Padding::bottom_right(1) };
+        for (ci, co, height, width, kernel, spec) in [
+            (3, 5, 7, 6, (3, 3), even(1, 1)),
+            (4, 70, 5, 9, (3, 3), even(2, 1)),
+            (4, 3, 8, 7, (3, 3), corner),
+            (6, 4, 5, 5, (1, 1), even(1, 0)),
+            (6, 4, 5, 5, (1, 1), even(2, 0)),
+            (2, 3, 9, 8, (5, 5), even(1, 2)),
+            (2, 3, 6, 10, (3, 1), even(1, 0)),
+            (1, 1, 1, 1, (3, 3), even(1, 1)),
+            (2, 2, 40, 300, (3, 3), even(1, 1)),
+        ] {
+            let x = pseudo_normal(1, (2, ci, height, width), 1.0);
+            let w = pseudo_normal(2, (co, ci, kernel.0, kernel.1), 0.3);
+            let b = pseudo_normal(3, co, 1.0);
+            let inputs = [x, w, b];
+            agrees_with_f64(&inputs, 2e-5, |t| conv2d(&t[0], &t[1], Some(&t[2]), spec));
+            agrees_with_f64(&inputs[..2], 2e-5, |t| conv2d(&t[0], &t[1], None, spec));
+            if width < 20 {
+                check(&inputs, |t| conv2d(&t[0], &t[1], Some(&t[2]), spec));
+            }
+        }
+    }
+
+    #[test]
+    fn a_frozen_kernel_gets_no_gradient() {
+        let x = Var::from_tensor(&pseudo_normal(1, (1, 2, 4, 4), 1.0)).unwrap();
+        let w = pseudo_normal(2, (3, 2, 3, 3), 1.0);
+        let y = conv2d(&x, &w, None, Conv2dSpec::padded(1)).unwrap();
+        let grads = y.sum_all().unwrap().backward().unwrap();
+        assert!(grads.get(&x).is_some());
+        assert!(grads.get(&w).is_none());
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused() {
+        let x = pseudo_normal(1, (1, 2, 4, 4), 1.0);
+        let conv = |w: &Tensor, b: Option<&Tensor>, n| conv2d(&x, w, b, Conv2dSpec::padded(n));
+        assert!(conv(&pseudo_normal(1, (3, 5, 3, 3), 1.0), None, 1).is_err(), "5 input channels for 2");
+        assert!(conv(&pseudo_normal(1, (3, 2, 5, 5), 1.0), None, 0).is_err(), "a kernel of 5 on 4 pixels");
+        let bias = pseudo_normal(1, 4, 1.0);
+        assert!(
+            conv(&pseudo_normal(1, (3, 2, 3, 3), 1.0), Some(&bias), 1).is_err(),
+            "4 biases for 3 channels"
+        );
+    }
+}

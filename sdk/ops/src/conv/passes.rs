@@ -1,0 +1,106 @@
+//! The three products of a convolution, cut into tiles of output rows that threads work on by themselves.
+
+use super::Geometry;
+use crate::host::{self, Shared, blocks, scratch};
+use crate::matmul::{Mat, Target, product};
+use rayon::prelude::*;
+
+/// Output pixels of a tile: enough columns for an efficient product, few enough to stay in the cache.
+const TILE: usize = 256;
+
+/// Output rows of one tile.
+fn tile_rows(g: &Geometry) -> usize {
+    (TILE / g.ow).clamp(1, g.oh)
+}
+
+/// Channels of one job, so that `others * channel blocks` is enough jobs.
+fn channel_block(channels: usize, others: usize) -> usize {
+    let pieces = host::wanted_jobs().div_ceil(others.max(1));
+    channels.div_ceil(pieces).clamp(channels.min(64), channels)
+}
+
+/// y (B, Co, OH, OW) from x (B, Ci, H, W), weight (Co, Ci * kh * kw) and bias (Co).
+pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+    let (pixels, depth) = (g.oh * g.ow, g.depth());
+    let mut y = vec![0f32; g.batch * g.co * pixels];
+    let memory = Shared::new(&mut y);
+    let tiles = blocks(g.oh, tile_rows(g));
+    let channels = blocks(g.co, channel_block(g.co, g.batch * tiles.len()));
+    let jobs = (0..g.batch).flat_map(|b| tiles.iter().map(move |t| (b, *t)));
+    let jobs: Vec<_> = jobs.flat_map(|(b, t)| channels.iter().map(move |c| (b, t, *c))).collect();
+    jobs.into_par_iter().for_each(|(b, (row, rows), (channel, count))| {
+        let n = rows * g.ow;
+        let start = (b * g.co + channel) * pixels + row * g.ow;
+        for c in 0..count {
+            // SAFETY: these rows of these channels belong to this job.
+            unsafe { memory.slice(start + c * pixels, n) }.fill(bias[channel + c]);
+        }
+        let image = &x[b * g.ci * g.h * g.w..][..g.ci * g.h * g.w];
+        let kernel = Mat::rows(&weight[channel * depth..], depth);
+        let target = Target { memory, start, row_stride: pixels };
+        let size = (count, n, depth);
+        if g.is_pointwise() {
+            // SAFETY: as above.
+            unsafe { product(target, true, size, kernel, Mat::rows(&image[row * g.ow..], pixels), 1.0) }
+        } else {
+            scratch(depth * n, |columns| {
+                g.unroll(image, row..row + rows, columns);
+                // SAFETY: as above.
+                unsafe { product(target, true, size, kernel, Mat::rows(columns, n), 1.0) }
+            });
+        }
+    });
+    y
+}
+
+/// Gradient of x (B, Ci, H, W) from that of y (B, Co, OH, OW).
+///
+/// Jobs are cut by input channel: a channel's overlapping patches are then added by one thread.
+pub(super) fn input_gradient(g: &Geometry, gy: &[f32], weight: &[f32]) -> Vec<f32> {
+    let (pixels, depth, taps) = (g.oh * g.ow, g.depth(), g.taps());
+    let mut dx = vec![0f32; g.batch * g.ci * g.h * g.w];
+    let memory = Shared::new(&mut dx);
+    let channels = blocks(g.ci, channel_block(g.ci, g.batch));
+    let jobs: Vec<_> = (0..g.batch).flat_map(|b| channels.iter().map(move |c| (b, *c))).collect();
+    jobs.into_par_iter().for_each(|(b, (channel, count))| {
+        // SAFETY: these channels of this image belong to this job.
+        let image = unsafe { memory.slice((b * g.ci + channel) * g.h * g.w, count * g.h * g.w) };
+        let kernel = Mat::rows(&weight[channel * taps..], depth).t();
+        for (row, rows) in blocks(g.oh, tile_rows(g)) {
+            let n = rows * g.ow;
+            let grad = Mat::rows(&gy[b * g.co * pixels + row * g.ow..], pixels);
+            scratch(count * taps * n, |columns| {
+                // SAFETY: the scratch memory is this thread's own.
+                unsafe {
+                    product(Target::own(columns, n), false, (count * taps, n, g.co), kernel, grad, 1.0)
+                };
+                g.fold(columns, row..row + rows, image);
+            });
+        }
+    });
+    dx
+}
+
+/// Gradient of the weight (Co, Ci, kh, kw) from that of y (B, Co, OH, OW), summed over batch and pixels.
+pub(super) fn weight_gradient(g: &Geometry, gy: &[f32], x: &[f32]) -> Vec<f32> {
+    let (pixels, depth, taps) = (g.oh * g.ow, g.depth(), g.taps());
+    let mut dw = vec![0f32; g.co * depth];
+    let memory = Shared::new(&mut dw);
+    blocks(g.ci, channel_block(g.ci, 1)).into_par_iter().for_each(|(channel, count)| {
+        let target = Target { memory, start: channel * taps, row_stride: depth };
+        for b in 0..g.batch {
+            let image = &x[(b * g.ci + channel) * g.h * g.w..][..count * g.h * g.w];
+            for (row, rows) in blocks(g.oh, tile_rows(g)) {
+                let n = rows * g.ow;
+                let grad = Mat::rows(&gy[b * g.co * pixels + row * g.ow..], pixels);
+                scratch(count * taps * n, |columns| {
+                    g.unroll(image, row..row + rows, columns);
+                    let size = (g.co, count * taps, n);
+                    // SAFETY: these columns of the gradient belong to this job.
+                    unsafe { product(target, b + row > 0, size, grad, Mat::rows(columns, n).t(), 1.0) };
+                });
+            }
+        }
+    });
+    dw
+}

@@ -1,0 +1,29 @@
+//! Differentiable candle operations that candle lacks or has slow.
+//!
+//! Every function here has a backward pass for each of its tensor operands, proved against finite
+//! differences in its tests. A gradient is computed only for the operands that are part of the graph
+//! (a `Var`, or something computed from one), so frozen weights cost nothing in the backward pass.
+//!
+//! On the CPU the f32, f16 and bf16 types go through our own kernels, which compute in f32. Everything
+//! else (other devices, f64) goes through a composition of candle's operations that gives the same
+//! values and gradients.
+
+mod activation;
+mod attention;
+mod composed;
+mod conv;
+pub mod gradcheck;
+mod host;
+mod linear;
+mod matmul;
+mod norm;
+mod simd;
+mod upsample;
+
+pub use activation::{Activation, geglu, gelu, quick_gelu, silu};
+pub use attention::attention;
+pub use composed::softmax;
+pub use conv::{Conv2dSpec, Padding, conv2d};
+pub use linear::linear;
+pub use norm::{group_norm, group_norm_silu, layer_norm};
+pub use upsample::upsample_nearest;

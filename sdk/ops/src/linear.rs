@@ -1,0 +1,196 @@
+//! The fully connected layer.
+
+use crate::composed;
+use crate::host::{self, Shared, blocks};
+use crate::matmul::{Mat, Target, product};
+use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+/// y = x Wᵀ + b.
+///
+/// `x` is (..., inputs), `weight` (outputs, inputs), `bias` (outputs); the result is (..., outputs) in x's dtype.
+/// A weight of another dtype is converted for the call.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let (outputs, inputs) = weight.dims2()?;
+    if x.rank() == 0 || x.dim(D::Minus1)? != inputs {
+        bail!("linear: input {:?} for a weight {:?}", x.shape(), weight.shape())
+    }
+    if !host::is_native(x) {
+        let bias = bias.map(|b| b.to_dtype(x.dtype())).transpose()?;
+        return composed::linear(x, &weight.to_dtype(x.dtype())?, bias.as_ref());
+    }
+    let bias = match bias {
+        Some(bias) if bias.dims() == [outputs] => host::prepare(bias)?,
+        Some(bias) => bail!("linear: bias {:?} for {outputs} outputs", bias.shape()),
+        None => Tensor::zeros(outputs, candle_core::DType::F32, x.device())?,
+    };
+    host::prepare(x)?.apply_op3(&host::prepare(weight)?, &bias, Linear)?.to_dtype(x.dtype())
+}
+
+struct Linear;
+
+/// Rows x columns of the result one job computes.
+fn job_size(rows: usize, cols: usize) -> (usize, usize) {
+    let (mut r, mut c) = (rows.min(256), cols.min(1024));
+    // Enough jobs for all threads; below 64 packing the operands costs more than it saves.
+    while rows.div_ceil(r) * cols.div_ceil(c) < host::wanted_jobs() {
+        if c > 64 && c >= r {
+            c = c.div_ceil(2);
+        } else if r > 64 {
+            r = r.div_ceil(2);
+        } else {
+            break;
+        }
+    }
+    (r, c)
+}
+
+/// out (m x n) += or = a (m x k) b (k x n), cut over all threads. The views give rows `from..` of a and
+/// columns `from..` of b.
+fn parallel_product<'a>(
+    out: &mut [f32],
+    accumulate: bool,
+    (m, n, k): (usize, usize, usize),
+    a: impl Fn(usize) -> Mat<'a> + Sync,
+    b: impl Fn(usize) -> Mat<'a> + Sync,
+) {
+    let (r, c) = job_size(m, n);
+    let memory = Shared::new(out);
+    let jobs: Vec<_> =
+        blocks(m, r).into_iter().flat_map(|i| blocks(n, c).into_iter().map(move |j| (i, j))).collect();
+    jobs.into_par_iter().for_each(|((row, rows), (col, cols))| {
+        let target = Target { memory, start: row * n + col, row_stride: n };
+        // SAFETY: each job has its own block of the result.
+        unsafe { product(target, accumulate, (rows, cols, k), a(row), b(col), 1.0) }
+    });
+}
+
+impl CustomOp3 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let x = host::elements(s1, l1, self.name())?;
+        let w = host::elements(s2, l2, self.name())?;
+        let bias = host::elements(s3, l3, self.name())?;
+        let (n, k) = l2.shape().dims2()?;
+        let m = x.len() / k;
+        let mut y = vec![0f32; m * n];
+        y.par_chunks_mut(n).for_each(|row| row.copy_from_slice(bias));
+        parallel_product(
+            &mut y,
+            true,
+            (m, n, k),
+            |i| Mat::rows(&x[i * k..], k),
+            |j| Mat::rows(&w[j * k..], k).t(),
+        );
+        let mut dims = l1.dims().to_vec();
+        dims.pop();
+        dims.push(n);
+        Ok(host::output(y, dims))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (n, k) = weight.dims2()?;
+        let m = x.elem_count() / k;
+        let dx = if x.track_op() {
+            let mut out = vec![0f32; m * k];
+            host::with(grad, self.name(), |g| {
+                host::with(weight, self.name(), |w| {
+                    parallel_product(
+                        &mut out,
+                        false,
+                        (m, k, n),
+                        |i| Mat::rows(&g[i * n..], n),
+                        |j| Mat::rows(&w[j..], k),
+                    );
+                    Ok(())
+                })
+            })?;
+            Some(Tensor::from_vec(out, x.shape(), x.device())?)
+        } else {
+            None
+        };
+        let dw = if weight.track_op() {
+            let mut out = vec![0f32; n * k];
+            host::with(grad, self.name(), |g| {
+                host::with(x, self.name(), |x| {
+                    parallel_product(
+                        &mut out,
+                        false,
+                        (n, k, m),
+                        |i| Mat::rows(&g[i..], n).t(),
+                        |j| Mat::rows(&x[j..], k),
+                    );
+                    Ok(())
+                })
+            })?;
+            Some(Tensor::from_vec(out, (n, k), x.device())?)
+        } else {
+            None
+        };
+        let db = if bias.track_op() { Some(grad.reshape(((), n))?.sum(0)?) } else { None };
+        Ok((dx, dw, db))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gradcheck::{agrees_with_f64, check, pseudo_normal};
+    use candle_core::{DType, Var};
+
+    #[test]
+    fn linear_agrees_with_candle_in_f64_and_with_finite_differences() {
+        for (rows, inputs, outputs) in [(1, 3, 5), (7, 40, 33), (300, 19, 130)] {
+            let x = pseudo_normal(1, (2, rows, inputs), 1.0);
+            let w = pseudo_normal(2, (outputs, inputs), 0.3);
+            let b = pseudo_normal(3, outputs, 1.0);
+            let inputs = [x, w, b];
+            agrees_with_f64(&inputs, 1e-5, |t| linear(&t[0], &t[1], Some(&t[2])));
+            agrees_with_f64(&inputs[..2], 1e-5, |t| linear(&t[0], &t[1], None));
+            check(&inputs, |t| linear(&t[0], &t[1], Some(&t[2])));
+        }
+    }
+
+    #[test]
+    fn a_frozen_weight_gets_no_gradient() {
+        let x = Var::from_tensor(&pseudo_normal(1, (4, 6), 1.0)).unwrap();
+        let w = pseudo_normal(2, (5, 6), 1.0);
+        let grads = linear(&x, &w, None).unwrap().sum_all().unwrap().backward().unwrap();
+        assert!(grads.get(&x).is_some());
+        assert!(grads.get(&w).is_none());
+    }
+
+    #[test]
+    fn half_precision_weights_are_widened_for_f32_input() {
+        let x = pseudo_normal(1, (4, 6), 1.0);
+        let w = pseudo_normal(2, (5, 6), 1.0).to_dtype(DType::F16).unwrap();
+        let got = linear(&x, &w, None).unwrap();
+        assert_eq!(got.dtype(), DType::F32);
+        let want = linear(&x, &w.to_dtype(DType::F32).unwrap(), None).unwrap();
+        assert_eq!(got.to_vec2::<f32>().unwrap(), want.to_vec2::<f32>().unwrap());
+    }
+
+    #[test]
+    fn a_wrong_width_is_refused_with_both_shapes() {
+        let error = linear(&pseudo_normal(1, (4, 6), 1.0), &pseudo_normal(2, (5, 7), 1.0), None).unwrap_err();
+        assert!(error.to_string().contains("[4, 6]") && error.to_string().contains("[5, 7]"), "{error}");
+    }
+}

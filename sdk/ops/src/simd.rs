@@ -1,0 +1,200 @@
+//! Loops compiled for several instruction sets, chosen at run time, and the vectorisable maths they use.
+//!
+//! The functions are plain Rust over fixed-width lane arrays; the compiler vectorises them for each target.
+
+/// Lanes of the partial sums: one AVX-512 register, two AVX2 registers, four NEON registers.
+pub(crate) const LANES: usize = 16;
+
+/// Compiles a function for AVX-512, AVX2+FMA and the baseline, and calls the best the processor has.
+macro_rules! multiversion {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn wide($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                #[target_feature(enable = "avx2,fma")]
+                fn narrow($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                if $crate::simd::has_avx512() {
+                    // SAFETY: the features were detected.
+                    return unsafe { wide($($arg),*) };
+                }
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                    // SAFETY: the features were detected.
+                    return unsafe { narrow($($arg),*) };
+                }
+            }
+            body($($arg),*)
+        }
+    };
+}
+pub(crate) use multiversion;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+}
+
+/// e^x within 2e-7 relative for x in -87..88; clamped outside (so never infinite, never denormal).
+///
+/// Splits x / ln 2 into an integer, put into the exponent bits, and a fraction in -0.5..0.5, for which the
+/// Taylor polynomial of 2^f to degree 6 is exact to f32.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds a float to an integer
+    let t = x.clamp(-87.0, 88.0) * std::f32::consts::LOG2_E;
+    let n = (t + ROUND) - ROUND;
+    // The fraction from x itself in two parts of ln 2, as t is rounded.
+    let f = t - n;
+    let p = 1.540_353e-4;
+    let p = p * f + 1.333_355_8e-3;
+    let p = p * f + 9.618_129e-3;
+    let p = p * f + 5.550_411e-2;
+    let p = p * f + 2.402_265e-1;
+    let p = p * f + std::f32::consts::LN_2;
+    let p = p * f + 1.0;
+    f32::from_bits(((n as i32 + 127) as u32) << 23) * p
+}
+
+/// 1 / (1 + e^-x).
+#[inline(always)]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// The error function, absolute error below 5e-7 (Abramowitz and Stegun, 7.1.26, in f32).
+#[inline(always)]
+pub(crate) fn erf(x: f32) -> f32 {
+    let a = x.abs();
+    let t = 1.0 / (1.0 + 0.327_591_1 * a);
+    let p = 1.061_405_4 * t - 1.453_152;
+    let p = p * t + 1.421_413_7;
+    let p = p * t - 0.284_496_74;
+    let p = p * t + 0.254_829_6;
+    (1.0 - p * t * exp(-a * a)).copysign(x)
+}
+
+/// Sum of a lane array.
+#[inline(always)]
+pub(crate) fn total(lanes: [f32; LANES]) -> f32 {
+    lanes.iter().sum()
+}
+
+multiversion! {
+    /// Sum of the elements.
+    pub(crate) fn sum(row: &[f32]) -> f32 {
+        let mut lanes = [0f32; LANES];
+        let (chunks, rest) = row.as_chunks::<LANES>();
+        for chunk in chunks {
+            for i in 0..LANES { lanes[i] += chunk[i]; }
+        }
+        total(lanes) + rest.iter().sum::<f32>()
+    }
+}
+
+multiversion! {
+    /// Sum of the squares of the elements' distances from `mean`.
+    pub(crate) fn sum_of_squares(row: &[f32], mean: f32) -> f32 {
+        let mut lanes = [0f32; LANES];
+        let (chunks, rest) = row.as_chunks::<LANES>();
+        for chunk in chunks {
+            for i in 0..LANES {
+                let d = chunk[i] - mean;
+                lanes[i] += d * d;
+            }
+        }
+        total(lanes) + rest.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>()
+    }
+}
+
+multiversion! {
+    /// Sum of the products of the elements of two slices of the same length.
+    pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+        let mut lanes = [0f32; LANES];
+        let (x, x_rest) = a.as_chunks::<LANES>();
+        let (y, y_rest) = b.as_chunks::<LANES>();
+        for (x, y) in x.iter().zip(y) {
+            for i in 0..LANES { lanes[i] += x[i] * y[i]; }
+        }
+        total(lanes) + x_rest.iter().zip(y_rest).map(|(x, y)| x * y).sum::<f32>()
+    }
+}
+
+multiversion! {
+    /// Softmax of one row in place. The row is not empty.
+    pub(crate) fn softmax_row(row: &mut [f32]) {
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        let (chunks, rest) = row.as_chunks::<LANES>();
+        for chunk in chunks {
+            for i in 0..LANES { lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] }; }
+        }
+        let mut max = lanes.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+        for &v in rest { max = max.max(v); }
+        let mut lanes = [0f32; LANES];
+        let (chunks, rest) = row.as_chunks_mut::<LANES>();
+        for chunk in chunks {
+            for i in 0..LANES {
+                let e = exp(chunk[i] - max);
+                chunk[i] = e;
+                lanes[i] += e;
+            }
+        }
+        let mut sum = total(lanes);
+        for v in rest {
+            *v = exp(*v - max);
+            sum += *v;
+        }
+        let scale = 1.0 / sum;
+        for v in row.iter_mut() { *v *= scale; }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_right_to_f32_over_its_range() {
+        for i in -8700..8800 {
+            let x = i as f32 / 100.0;
+            let want = f64::from(x).exp();
+            let error = (f64::from(exp(x)) - want).abs() / want;
+            // The argument x / ln 2 is itself rounded: up to 127 ulp(0.5) of absolute error in the exponent.
+            assert!(error < 6e-6, "exp({x}): relative error {error:e}");
+            if x.abs() < 10.0 {
+                assert!(error < 6e-7, "exp({x}): relative error {error:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn erf_is_within_its_documented_error() {
+        for i in -600..=600 {
+            let x = i as f32 / 100.0;
+            let want = candle_core::cpu::erf::erf_f64(f64::from(x));
+            let error = (f64::from(erf(x)) - want).abs();
+            assert!(error < 5e-7, "erf({x}): error {error:e}");
+        }
+    }
+
+    #[test]
+    fn softmax_of_any_length_sums_to_one_and_keeps_order() {
+        for len in [1, 2, 15, 16, 17, 77, 256] {
+            let mut row: Vec<f32> = (0..len).map(|i| ((i * 37) % 101) as f32 * 0.3 - 15.0).collect();
+            let want: Vec<f64> = row.iter().map(|v| f64::from(*v).exp()).collect();
+            let sum: f64 = want.iter().sum();
+            softmax_row(&mut row);
+            for (got, want) in row.iter().zip(want) {
+                assert!((f64::from(*got) - want / sum).abs() < 1e-6, "length {len}");
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What can be wrong with weights and configurations.
+
+use std::path::PathBuf;
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can be wrong with weights and configurations. Every message names the file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file or folder could not be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file is too short to be a safetensors file at all.
+    #[error("{}: expected a safetensors file of at least 10 bytes, found {found} bytes", path.display())]
+    TooShort {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        found: u64,
+    },
+    /// The first eight bytes promise a header that cannot be there.
+    #[error("{}: expected a header of at most {limit} bytes, found a length field of {found}: cut off, or not a safetensors file", path.display())]
+    HeaderLength {
+        /// The file.
+        path: PathBuf,
+        /// The most it could be.
+        limit: u64,
+        /// What the length field says.
+        found: u64,
+    },
+    /// The header is not the JSON object it should be.
+    #[error("{}: expected a safetensors header, found {message}", path.display())]
+    HeaderSyntax {
+        /// The file.
+        path: PathBuf,
+        /// What the JSON reader says, with line and column.
+        message: String,
+    },
+    /// A name stands twice in the header, or in two files of one set.
+    #[error("{}: expected each tensor once, found {tensor:?} twice", path.display())]
+    DuplicateTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// The header names a data type that does not exist.
+    #[error("{}: tensor {tensor:?}: expected a safetensors data type, found {found:?}", path.display())]
+    UnknownDtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The name.
+        found: String,
+    },
+    /// The byte range of a tensor is not as long as its shape and data type need.
+    #[error("{}: tensor {tensor:?}: expected {expected} for its shape {shape:?}, found the byte range {start}..{end}", path.display())]
+    WrongLength {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Bytes needed, in words.
+        expected: String,
+        /// Its shape.
+        shape: Vec<u64>,
+        /// Where its bytes start.
+        start: u64,
+        /// Where they end.
+        end: u64,
+    },
+    /// The byte ranges of two tensors overlap, or leave a hole.
+    #[error("{}: tensor {tensor:?}: expected its bytes to start at {expected}, where the tensor before it ends, found {found}", path.display())]
+    WrongStart {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Where the previous tensor ends.
+        expected: u64,
+        /// Where this one starts.
+        found: u64,
+    },
+    /// The file is shorter or longer than its header says.
+    #[error("{}: expected {expected} bytes, found {found}: {}", path.display(), if found < expected { "the file is cut off" } else { "something was added to it" })]
+    WrongFileLength {
+        /// The file.
+        path: PathBuf,
+        /// Length by the header.
+        expected: u64,
+        /// Length on disk.
+        found: u64,
+    },
+    /// A tensor that the network needs is not there.
+    #[error("{place}: expected a tensor {tensor:?}, found none{}", similar(nearest))]
+    MissingTensor {
+        /// The file or set of files.
+        place: String,
+        /// The tensor.
+        tensor: String,
+        /// The most similar names that are there.
+        nearest: Vec<String>,
+    },
+    /// A tensor is there with another shape.
+    #[error("{place}: tensor {tensor:?}: expected shape {expected:?}, found {found:?}")]
+    WrongShape {
+        /// The file or set of files.
+        place: String,
+        /// The tensor.
+        tensor: String,
+        /// Shape by the configuration.
+        expected: Vec<usize>,
+        /// Shape in the file.
+        found: Vec<usize>,
+    },
+    /// A tensor is there with a data type that is no weight's.
+    #[error("{place}: tensor {tensor:?}: expected f32, f16 or bf16, found {found}")]
+    NotAWeight {
+        /// The file or set of files.
+        place: String,
+        /// The tensor.
+        tensor: String,
+        /// Its data type.
+        found: String,
+    },
+    /// A file that the component needs is not in its folder.
+    #[error("{}: expected {expected}, found {}", folder.display(), listing(found))]
+    MissingFile {
+        /// The folder.
+        folder: PathBuf,
+        /// The file, or the choice of files.
+        expected: String,
+        /// What is there.
+        found: Vec<String>,
+    },
+    /// A JSON file is not what it should be.
+    #[error("{}: {message}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Expected and found, with line and column where known.
+        message: String,
+    },
+    /// A field of a configuration has a value this program does not take.
+    #[error("{}: field {field:?}: {message}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The JSON field.
+        field: String,
+        /// Expected and found.
+        message: String,
+    },
+    /// The tensor library failed.
+    #[error("{place}: tensor {tensor:?}: {source}")]
+    Tensor {
+        /// The file or set of files.
+        place: String,
+        /// The tensor.
+        tensor: String,
+        /// Its message.
+        source: Box<candle_core::Error>,
+    },
+}
+
+fn similar(names: &[String]) -> String {
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!("; the most similar names there: {}", names.join(", "))
+    }
+}
+
+fn listing(names: &[String]) -> String {
+    if names.is_empty() { "nothing".into() } else { names.join(", ") }
+}

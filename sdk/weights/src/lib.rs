@@ -1,0 +1,21 @@
+//! Checkpoint files to named tensors.
+//!
+//! [`Weights`] opens safetensors files and checks them before anything is allocated, [`Source`] is what a network
+//! takes its tensors from (files, made-up weights, or tensors in memory), and [`DiffusersFolder`] finds the parts
+//! of a model on disk.
+
+mod config;
+mod convert;
+mod error;
+mod fake;
+mod folder;
+mod header;
+mod source;
+mod weights;
+
+pub use config::ConfigFile;
+pub use error::{Error, Result};
+pub use folder::{ComponentFolder, DiffusersFolder};
+pub use header::{Header, StoredDtype, TensorInfo};
+pub use source::{Provider, Source};
+pub use weights::Weights;

@@ -1,0 +1,332 @@
+//! Tensors by name, from one safetensors file or a set of shards, mapped into memory and read when asked for.
+
+use crate::convert;
+use crate::error::{Error, Result};
+use crate::header::{Header, TensorInfo};
+use crate::source::Provider;
+use candle_core::{DType, Device, Tensor};
+use memmap2::Mmap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// A checked set of safetensors files. Opening reads the headers only.
+pub struct Weights {
+    place: String,
+    files: Vec<Mmap>,
+    tensors: BTreeMap<String, (usize, TensorInfo)>,
+    metadata: BTreeMap<String, String>,
+    used: Mutex<BTreeSet<String>>,
+}
+
+impl std::fmt::Debug for Weights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Weights({}, {} tensors)", self.place, self.tensors.len())
+    }
+}
+
+impl Weights {
+    /// Opens `path`: a safetensors file, the index of a sharded set (`*.safetensors.index.json`), or the folder of a
+    /// component (see [`crate::ComponentFolder`]).
+    ///
+    /// Errors: the file's own or its header's faults, one error for each kind (see [`Error`]).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        if path.is_dir() {
+            return Self::open(weight_file(path)?);
+        }
+        let is_index = path.to_string_lossy().ends_with(".json");
+        let files = if is_index { shards(path)? } else { vec![path.to_path_buf()] };
+        let mut weights = Self {
+            place: path.display().to_string(),
+            files: Vec::new(),
+            tensors: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+            used: Mutex::default(),
+        };
+        for file in files {
+            weights.add(&file)?;
+        }
+        Ok(weights)
+    }
+
+    fn add(&mut self, path: &Path) -> Result<()> {
+        let io = |source| Error::Io { path: path.into(), source };
+        let file = File::open(path).map_err(io)?;
+        if file.metadata().map_err(io)?.len() == 0 {
+            return Err(Error::TooShort { path: path.into(), found: 0 });
+        }
+        // SAFETY: the map is read-only. Another process that shortens the file while we read it would stop this one;
+        // that is the price of mapping, and it is what every loader of this format pays.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        let header = Header::read(&map, path)?;
+        for (name, info) in header.tensors {
+            if self.tensors.contains_key(&name) {
+                return Err(Error::DuplicateTensor { path: path.into(), tensor: name });
+            }
+            self.tensors.insert(name, (self.files.len(), info));
+        }
+        self.metadata.extend(header.metadata);
+        self.files.push(map);
+        Ok(())
+    }
+
+    /// The path these weights were opened from, for messages.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Shape and stored type of a tensor.
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors.get(name).map(|(_, info)| info)
+    }
+
+    /// The remarks of the files' headers.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// Names that were never asked for, sorted: what the file has and the network does not know.
+    pub fn unused(&self) -> Vec<String> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        self.tensors.keys().filter(|name| !used.contains(*name)).cloned().collect()
+    }
+
+    /// Reads the tensor `name`, which must have `shape`, as `dtype` on `device`.
+    ///
+    /// Shapes that differ only in trailing ones count as the same: checkpoints store 1x1 convolutions as matrices,
+    /// and the other way round. Errors: the name is missing (with the most similar names), another shape, or no
+    /// floating-point type.
+    pub fn get(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+        let Some((file, info)) = self.tensors.get(name) else {
+            return Err(Error::MissingTensor {
+                place: self.place.clone(),
+                tensor: name.into(),
+                nearest: self.nearest(name),
+            });
+        };
+        if without_trailing_ones(&info.shape) != without_trailing_ones(shape) {
+            return Err(Error::WrongShape {
+                place: self.place.clone(),
+                tensor: name.into(),
+                expected: shape.to_vec(),
+                found: info.shape.clone(),
+            });
+        }
+        use crate::header::StoredDtype::{BF16, F16, F32};
+        if !matches!(info.dtype, F32 | F16 | BF16) {
+            return Err(Error::NotAWeight {
+                place: self.place.clone(),
+                tensor: name.into(),
+                found: format!("{:?}", info.dtype),
+            });
+        }
+        let map = &self.files[*file];
+        let tensor = convert::tensor(&map[info.bytes.clone()], info.dtype, shape, dtype, device).map_err(
+            |source| Error::Tensor {
+                place: self.place.clone(),
+                tensor: name.into(),
+                source: Box::new(source),
+            },
+        )?;
+        release(map, info);
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        Ok(tensor)
+    }
+
+    /// The three most similar names.
+    fn nearest(&self, name: &str) -> Vec<String> {
+        let mut scored: Vec<_> =
+            self.tensors.keys().map(|other| (strsim::normalized_levenshtein(name, other), other)).collect();
+        scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+        scored.into_iter().take(3).map(|(_, name)| name.clone()).collect()
+    }
+}
+
+impl Provider for Weights {
+    fn tensor(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
+        self.get(name, shape, dtype, device)
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+}
+
+/// Gives the pages of a tensor that was copied back to the system: they would count as this process's memory.
+fn release(map: &Mmap, info: &TensorInfo) {
+    #[cfg(unix)]
+    {
+        // A whole number of pages inside the tensor; the widest page in use is 64 KiB.
+        const PAGE: usize = 1 << 16;
+        let (start, end) = (info.bytes.start.next_multiple_of(PAGE), info.bytes.end / PAGE * PAGE);
+        if start < end {
+            // SAFETY: the map is a read-only map of a file: dropped pages are read again when touched. Failure only
+            // means that the memory stays counted.
+            let _ =
+                unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (map, info);
+}
+
+fn without_trailing_ones(shape: &[usize]) -> &[usize] {
+    let len = shape.iter().rposition(|d| *d != 1).map_or(0, |i| i + 1);
+    &shape[..len]
+}
+
+/// The file with the weights in a component's folder, by the names diffusers and transformers give it.
+fn weight_file(folder: &Path) -> Result<PathBuf> {
+    const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
+    const VARIANTS: [&str; 4] =
+        ["safetensors", "safetensors.index.json", "fp16.safetensors", "safetensors.index.fp16.json"];
+    let candidates = VARIANTS.iter().flat_map(|v| STEMS.iter().map(move |s| format!("{s}.{v}")));
+    if let Some(found) = candidates.map(|name| folder.join(name)).find(|path| path.is_file()) {
+        return Ok(found);
+    }
+    Err(Error::MissingFile {
+        folder: folder.into(),
+        expected: "diffusion_pytorch_model.safetensors or model.safetensors".into(),
+        found: crate::folder::listing(folder),
+    })
+}
+
+/// The files of a sharded set.
+fn shards(index: &Path) -> Result<Vec<PathBuf>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let bytes = std::fs::read(index).map_err(|source| Error::Io { path: index.into(), source })?;
+    let json = |message: String| Error::Json { path: index.into(), message };
+    let parsed: Index = serde_json::from_slice(&bytes).map_err(|e| json(e.to_string()))?;
+    let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
+    let folder = index.parent().unwrap_or(Path::new("."));
+    names
+        .into_iter()
+        .map(|name| {
+            // A name, not a path: an index must not lead out of its folder.
+            if Path::new(&name).file_name().is_none_or(|f| f != name.as_str()) {
+                return Err(json(format!("expected a file name beside the index, found {name:?}")));
+            }
+            Ok(folder.join(name))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn save(path: &Path, tensors: &[(&str, &[usize])]) {
+        let tensors: HashMap<String, Tensor> = tensors
+            .iter()
+            .map(|(name, shape)| {
+                let count: usize = shape.iter().product();
+                let data: Vec<f32> = (0..count).map(|i| i as f32).collect();
+                (name.to_string(), Tensor::from_vec(data, *shape, &Device::Cpu).unwrap())
+            })
+            .collect();
+        candle_core::safetensors::save(&tensors, path).unwrap();
+    }
+
+    fn get(weights: &Weights, name: &str, shape: &[usize]) -> Result<Tensor> {
+        weights.get(name, shape, DType::F32, &Device::Cpu)
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("model.safetensors");
+        save(&file, &[("a", &[2, 3]), ("b", &[4]), ("c", &[1])]);
+        let weights = Weights::open(dir.path()).unwrap();
+        let a = get(&weights, "a", &[2, 3]).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(a, [0., 1., 2., 3., 4., 5.]);
+        assert_eq!(weights.unused(), ["b", "c"]);
+    }
+
+    #[test]
+    fn a_missing_tensor_names_file_tensor_and_similar_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x.safetensors");
+        save(&file, &[("down.0.weight", &[1]), ("up.0.weight", &[1])]);
+        let message = get(&Weights::open(&file).unwrap(), "down.1.weight", &[1]).unwrap_err().to_string();
+        assert!(message.contains("x.safetensors") && message.contains("\"down.1.weight\""), "{message}");
+        assert!(message.contains("there: down.0.weight"), "{message}");
+    }
+
+    #[test]
+    fn another_shape_names_both() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x.safetensors");
+        save(&file, &[("a", &[2, 3])]);
+        let weights = Weights::open(&file).unwrap();
+        let message = get(&weights, "a", &[3, 2]).unwrap_err().to_string();
+        assert!(message.contains("expected shape [3, 2], found [2, 3]"), "{message}");
+        assert_eq!(get(&weights, "a", &[2, 3, 1, 1]).unwrap().dims(), [2, 3, 1, 1]);
+    }
+
+    #[test]
+    fn shards_are_one_set() {
+        let dir = tempfile::tempdir().unwrap();
+        save(&dir.path().join("s1.safetensors"), &[("a", &[2])]);
+        save(&dir.path().join("s2.safetensors"), &[("b", &[3])]);
+        let index = dir.path().join("model.safetensors.index.json");
+        std::fs::write(&index, r#"{"weight_map":{"a":"s1.safetensors","b":"s2.safetensors"}}"#).unwrap();
+        let weights = Weights::open(dir.path()).unwrap();
+        assert_eq!(weights.names().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(get(&weights, "b", &[3]).unwrap().to_vec1::<f32>().unwrap(), [0., 1., 2.]);
+    }
+
+    #[test]
+    fn an_index_does_not_lead_out_of_its_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = dir.path().join("model.safetensors.index.json");
+        std::fs::write(&index, r#"{"weight_map":{"a":"../s1.safetensors"}}"#).unwrap();
+        assert!(matches!(Weights::open(&index).unwrap_err(), Error::Json { .. }));
+    }
+
+    #[test]
+    fn a_tensor_in_two_shards_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        save(&dir.path().join("s1.safetensors"), &[("a", &[2])]);
+        save(&dir.path().join("s2.safetensors"), &[("a", &[2])]);
+        let index = dir.path().join("model.safetensors.index.json");
+        std::fs::write(&index, r#"{"weight_map":{"a":"s1.safetensors","b":"s2.safetensors"}}"#).unwrap();
+        assert!(matches!(Weights::open(&index).unwrap_err(), Error::DuplicateTensor { .. }));
+    }
+
+    #[test]
+    fn a_folder_without_weights_says_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.json"), "{}").unwrap();
+        let message = Weights::open(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("found config.json"), "{message}");
+    }
+
+    #[test]
+    fn the_half_precision_file_is_taken_when_it_is_the_only_one() {
+        let dir = tempfile::tempdir().unwrap();
+        save(&dir.path().join("diffusion_pytorch_model.fp16.safetensors"), &[("a", &[2])]);
+        assert!(Weights::open(dir.path()).unwrap().place().ends_with("fp16.safetensors"));
+        save(&dir.path().join("diffusion_pytorch_model.safetensors"), &[("a", &[2])]);
+        assert!(Weights::open(dir.path()).unwrap().place().ends_with("model.safetensors"));
+    }
+
+    #[test]
+    fn an_empty_file_and_a_missing_one_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("x.safetensors");
+        assert!(matches!(Weights::open(&file).unwrap_err(), Error::Io { .. }));
+        std::fs::write(&file, "").unwrap();
+        assert!(matches!(Weights::open(&file).unwrap_err(), Error::TooShort { found: 0, .. }));
+    }
+}

@@ -1,0 +1,174 @@
+//! The main job: a preset becomes a picture, and a picture tells how it was made.
+
+use crate::support::{Place, names, pixels};
+use serde_json::Value;
+use std::path::Path;
+
+fn sidecar(image: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(image.with_extension("json")).unwrap()).unwrap()
+}
+
+#[test]
+fn a_preset_becomes_a_picture_with_its_metadata_and_ledger() {
+    let place = Place::new();
+    let image = place.generate(&["--preset", "tiny/basic"]);
+    let (width, height, data) = pixels(&image);
+    assert_eq!((width, height), (64, 64));
+    let first = &data[..3];
+    assert!(data.chunks(3).any(|p| p != first), "the picture is one flat colour");
+    let folder = image.parent().unwrap();
+    assert_eq!(names(folder), ["00001.json", "00001.png", "events.jsonl", "run.json"]);
+    let ledger: Value = serde_json::from_slice(&std::fs::read(folder.join("run.json")).unwrap()).unwrap();
+    assert_eq!((&ledger["status"], &ledger["images"][0]), (&"done".into(), &"00001.png".into()));
+    let events = std::fs::read_to_string(folder.join("events.jsonl")).unwrap();
+    assert_eq!(events.lines().filter(|l| l.contains("\"step\"")).count(), 3);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_picture_and_another_seed_another() {
+    let place = Place::new();
+    let a = pixels(&place.generate(&["-p", "tiny/quick"]));
+    let b = pixels(&place.generate(&["-p", "tiny/quick"]));
+    let c = pixels(&place.generate(&["-p", "tiny/quick", "--set", "seed=6"]));
+    assert_eq!(a, b);
+    assert_ne!(a, c);
+}
+
+#[test]
+fn prompt_guidance_sampler_and_schedule_each_change_the_picture() {
+    let place = Place::new();
+    let base = pixels(&place.generate(&["-p", "tiny/basic"]));
+    for change in [
+        "prompt=a boat",
+        "negative_prompt=blurry",
+        "cfg_scale=3",
+        "sampler=heun",
+        "schedule=karras",
+        "steps=4",
+        "rng=gpu",
+    ] {
+        assert_ne!(base, pixels(&place.generate(&["-p", "tiny/basic", "--set", change])), "{change}");
+    }
+}
+
+#[test]
+fn every_sampler_runs_with_every_schedule() {
+    let place = Place::new();
+    let list = |kind: &str| -> Vec<String> {
+        let list = place.run(&[kind, "list", "--json"]).ok().json();
+        list.as_array().unwrap().iter().map(|i| i["key"].as_str().unwrap().to_string()).collect()
+    };
+    let schedules = list("schedules");
+    for (i, sampler) in list("samplers").iter().enumerate() {
+        // Each schedule meets several samplers; all pairs would only repeat that.
+        let schedule = &schedules[i % schedules.len()];
+        let set = format!("sampler={sampler}");
+        place.generate(&["-p", "tiny/basic", "--set", &set, "--set", &format!("schedule={schedule}")]);
+    }
+}
+
+#[test]
+fn an_image_is_made_again_from_its_metadata() {
+    let place = Place::new();
+    let image =
+        place.generate(&["-p", "tiny/basic", "-s", "seed=77", "-s", "sampler=euler_a", "-s", "count=2"]);
+    let second = image.with_file_name("00002.png");
+    assert_eq!(sidecar(&second)["params"]["seed"], 78);
+    for source in [second.clone(), second.with_extension("json")] {
+        let again = place.generate(&["--like", source.to_str().unwrap()]);
+        assert_eq!(pixels(&again), pixels(&second), "{}", source.display());
+    }
+    let other = place.generate(&["--like", second.to_str().unwrap(), "--set", "steps=2"]);
+    assert_ne!(pixels(&other), pixels(&second));
+}
+
+#[test]
+fn the_a1111_text_of_an_image_is_enough_to_make_it_again() {
+    let place = Place::new();
+    let image =
+        place.generate(&["-p", "tiny/basic", "-s", "prompt=red shoes, 90% off", "-s", "sampler=dpmpp_2m"]);
+    let text = std::fs::read(&image).unwrap();
+    // Our own chunk renamed: what a reader of A1111's text alone sees.
+    let at = text.windows(12).position(|w| w == b"tEXtatelier\0").expect("our chunk");
+    let mut bytes = text.clone();
+    bytes[at + 4] = b'X';
+    fix_crc(&mut bytes, at);
+    let stripped = place.write("stripped.png", bytes);
+    let again = place.generate(&["--like", stripped.to_str().unwrap(), "--model", "tiny"]);
+    assert_eq!(pixels(&again), pixels(&image));
+}
+
+/// Recomputes the checksum of the PNG chunk whose type is at `at`.
+fn fix_crc(png: &mut [u8], at: usize) {
+    let length = u32::from_be_bytes(png[at - 4..at].try_into().unwrap()) as usize;
+    let end = at + 4 + length;
+    let mut crc = u32::MAX;
+    for byte in &png[at..end] {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+        }
+    }
+    png[end..end + 4].copy_from_slice(&(!crc).to_be_bytes());
+}
+
+#[test]
+fn a_parameter_file_lies_over_the_preset_and_the_command_line_over_both() {
+    let place = Place::new();
+    let file = place.write("mine.yaml", "steps: 2\nseed: 9\nsampler: heun\n");
+    let said = place
+        .run(&[
+            "generate",
+            "-p",
+            "tiny/basic",
+            "--param-file",
+            file.to_str().unwrap(),
+            "-s",
+            "seed=10",
+            "--dry-run",
+        ])
+        .ok();
+    let line = |field: &str| said.out.lines().find(|l| l.trim().starts_with(field)).unwrap().to_string();
+    assert!(line("steps").contains("mine.yaml:1"), "{}", line("steps"));
+    assert!(line("seed").contains("10") && line("seed").contains("command line"), "{}", line("seed"));
+    assert!(line("prompt").contains("preset tiny/basic:7"), "{}", line("prompt"));
+    assert!(line("width").contains("model tiny"), "{}", line("width"));
+    assert!(line("cfg_scale").contains("default"), "{}", line("cfg_scale"));
+    assert!(!place.path("outputs").exists(), "a dry run leaves nothing");
+}
+
+#[test]
+fn a_seed_of_minus_one_is_drawn_and_recorded() {
+    let place = Place::new();
+    let a = sidecar(&place.generate(&["-p", "tiny/quick", "-s", "seed=-1"]))["params"]["seed"].clone();
+    let b = sidecar(&place.generate(&["-p", "tiny/quick", "-s", "seed=-1"]))["params"]["seed"].clone();
+    assert!(a.as_i64().unwrap() >= 0);
+    assert_ne!(a, b);
+}
+
+#[test]
+fn labels_of_other_programs_name_samplers_too_and_the_record_has_our_key() {
+    let place = Place::new();
+    let image = place.generate(&["-p", "tiny/quick", "-s", "sampler=Euler a"]);
+    assert_eq!(sidecar(&image)["params"]["sampler"], "euler_a");
+}
+
+#[test]
+fn an_empty_prompt_and_one_that_is_too_long_both_draw() {
+    let place = Place::new();
+    place.generate(&["-p", "tiny/quick", "-s", "prompt="]);
+    let long = format!("prompt={}", "red shoes ".repeat(100));
+    let said = place.run(&["generate", "-p", "tiny/quick", "-s", &long]).ok();
+    assert!(said.err.contains("do not fit"), "{}", said.err);
+}
+
+#[test]
+fn a_model_is_found_by_the_path_of_its_folder() {
+    let place = Place::new();
+    let folder = crate::support::root().join("tests/fixtures/golden/tiny-sd");
+    let by_path = ["-p", "tiny/quick", "-m", folder.to_str().unwrap(), "-s", "width=64", "-s", "height=64"];
+    let image = place.generate(&by_path);
+    assert_eq!(pixels(&image), pixels(&place.generate(&["-p", "tiny/quick"])));
+    let again = place.generate(&["--like", image.to_str().unwrap()]);
+    assert_eq!(pixels(&again), pixels(&image));
+}

@@ -1,0 +1,79 @@
+//! What is found, and how it is shown.
+
+use crate::support::Place;
+use serde_json::Value;
+
+fn keys(list: &Value, kind: &str) -> Vec<String> {
+    let items = list.as_array().unwrap().iter();
+    items.filter(|i| i["kind"] == kind).map(|i| i["key"].as_str().unwrap().to_string()).collect()
+}
+
+#[test]
+fn exactly_the_plugins_of_this_build_are_found() {
+    let list = Place::new().run(&["plugins", "list", "--json"]).ok().json();
+    assert_eq!(keys(&list, "task"), ["txt2img"]);
+    assert_eq!(keys(&list, "engine"), ["stable-diffusion"]);
+    assert_eq!(keys(&list, "sampler"), ["ddim", "dpmpp_2m", "euler", "euler_a", "heun", "unipc"]);
+    assert_eq!(keys(&list, "schedule"), ["exponential", "karras", "normal", "sgm_uniform"]);
+    assert_eq!(keys(&list, "model"), ["tiny"]);
+}
+
+#[test]
+fn every_list_speaks_json_and_text() {
+    let place = Place::new();
+    for list in ["plugins", "engines", "tasks", "samplers", "schedules", "models", "presets"] {
+        assert!(place.run(&[list, "list", "--json"]).ok().json().is_array(), "{list}");
+        assert!(place.run(&[list, "list"]).ok().out.lines().count() > 1, "{list}");
+    }
+}
+
+#[test]
+fn the_schema_of_a_task_lists_the_choices_among_plugins() {
+    let schema = Place::new().run(&["schema", "stable-diffusion", "txt2img"]).ok().json();
+    let choices = schema["properties"]["sampler"]["enum"].as_array().unwrap();
+    assert!(choices.contains(&"dpmpp_2m".into()), "{choices:?}");
+    for (name, field) in schema["properties"].as_object().unwrap() {
+        assert!(field["description"].is_string(), "{name} has no description");
+        assert!(!field["default"].is_null(), "{name} has no default");
+    }
+}
+
+#[test]
+fn the_schema_of_a_sampler_shows_its_options() {
+    let schema = Place::new().run(&["schema", "sampler", "ddim"]).ok().json();
+    assert!(schema["properties"]["eta"].is_object(), "{schema}");
+}
+
+#[test]
+fn doctor_tells_devices_models_and_write_access() {
+    let report = Place::new().run(&["doctor", "--json"]).ok().json();
+    assert_eq!(report["devices"][0]["device"], "cpu");
+    assert_eq!(report["devices"][0]["available"], true);
+    assert_eq!(report["models"][0]["state"], "found");
+    assert_eq!(report["outputs"]["writable"], true);
+    assert!(report["memory"]["total"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn the_presets_of_the_repository_are_right_or_name_what_is_missing() {
+    let place = Place::new();
+    let configs = crate::support::root().join("configs");
+    let said = place.run(&["--configs", configs.to_str().unwrap(), "presets", "validate", "--json"]).ok();
+    let verdict = |name: &str| {
+        let list = said.json();
+        let found = list.as_array().unwrap().iter().find(|p| p["name"] == name).cloned();
+        found.unwrap_or_else(|| panic!("no preset {name}"))["verdict"].as_str().unwrap().to_string()
+    };
+    assert_eq!(verdict("txt2img/basic"), "valid");
+    for later in ["img2img/restore", "inpaint/simple", "upscale/real-esrgan"] {
+        assert_eq!(verdict(later), "well-formed, but this build cannot run it");
+    }
+}
+
+#[test]
+fn a_preset_is_shown_with_who_set_each_field() {
+    let said = Place::new().run(&["presets", "show", "tiny/quick"]).ok();
+    for line in ["steps: 1", "model tiny", "preset tiny/quick:5", "preset tiny/basic:7"] {
+        assert!(said.out.contains(line), "no {line:?} in\n{}", said.out);
+    }
+}
