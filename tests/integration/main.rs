@@ -1,5 +1,7 @@
 //! Drives the real executable, and holds the repository to its own rules.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+
 mod arrows;
 mod bad_input;
 mod generate;

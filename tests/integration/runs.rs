@@ -6,11 +6,25 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// Starts a run that is far too long to end by itself and waits until its first step is done.
-fn long_run(place: &Place) -> (Child, PathBuf) {
+/// A run that does not outlive its test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(place: &Place, args: &[&str]) -> Running {
     let mut command = place.command();
-    command.args(["generate", "-p", "tiny/quick", "-s", "steps=1000", "-s", "count=10000"]);
-    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    command.args(["generate", "-p", "tiny/quick"]).args(args);
+    Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+}
+
+/// Starts a run that is far too long to end by itself and waits until its first step is done.
+fn long_run(place: &Place) -> (Running, PathBuf) {
+    let child = start(place, &["-s", "steps=1000", "-s", "count=10000"]);
     let until = Instant::now() + Duration::from_secs(120);
     loop {
         let outputs = place.path("outputs");
@@ -27,8 +41,8 @@ fn long_run(place: &Place) -> (Child, PathBuf) {
 }
 
 #[cfg(unix)]
-fn signal(child: &Child, name: &str) {
-    let id = child.id().to_string();
+fn signal(running: &Running, name: &str) {
+    let id = running.0.id().to_string();
     assert!(std::process::Command::new("kill").args([name, &id]).status().unwrap().success());
 }
 
@@ -38,7 +52,7 @@ fn ctrl_c_ends_a_run_cleanly_after_the_step() {
     let place = Place::new();
     let (mut child, run) = long_run(&place);
     signal(&child, "-INT");
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(child.0.wait().unwrap().code(), Some(130));
     let ledger: Value = serde_json::from_slice(&std::fs::read(run.join("run.json")).unwrap()).unwrap();
     assert_eq!(ledger["status"], "cancelled");
     assert_eq!(names(&run), ["events.jsonl", "run.json"]);
@@ -48,9 +62,7 @@ fn ctrl_c_ends_a_run_cleanly_after_the_step() {
 #[cfg(unix)]
 fn a_killed_run_leaves_only_whole_files() {
     let place = Place::new();
-    let mut command = place.command();
-    command.args(["generate", "-p", "tiny/quick", "-s", "count=10000"]);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = start(&place, &["-s", "count=10000"]);
     let outputs = place.path("outputs");
     let until = Instant::now() + Duration::from_secs(120);
     let run = loop {
@@ -62,7 +74,7 @@ fn a_killed_run_leaves_only_whole_files() {
         std::thread::sleep(Duration::from_millis(5));
     };
     signal(&child, "-KILL");
-    child.wait().unwrap();
+    child.0.wait().unwrap();
     for name in names(&run) {
         let path = run.join(&name);
         if name.ends_with(".png") {
@@ -77,14 +89,9 @@ fn a_killed_run_leaves_only_whole_files() {
 #[test]
 fn two_runs_at_once_get_folders_of_their_own() {
     let place = Place::new();
-    let start = || {
-        let mut command = place.command();
-        command.args(["generate", "-p", "tiny/quick"]).stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().unwrap()
-    };
-    let mut children: Vec<Child> = (0..3).map(|_| start()).collect();
+    let mut children: Vec<Running> = (0..3).map(|_| start(&place, &[])).collect();
     for child in &mut children {
-        assert!(child.wait().unwrap().success());
+        assert!(child.0.wait().unwrap().success());
     }
     let runs = names(&place.path("outputs"));
     assert_eq!(runs.len(), 3);

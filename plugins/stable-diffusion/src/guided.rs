@@ -101,8 +101,8 @@ impl SampleCtx for Guided<'_> {
     fn denoise(&mut self, x: &[f32], sigma: f32, out: &mut [f32]) -> Result<()> {
         let c = self.pipeline.process().coefficients(f64::from(sigma));
         let timestep = self.timestep(sigma)?;
-        let prediction =
-            self.predict(x, c.scale, timestep).map_err(error::tensor("evaluating the UNet"))??;
+        let prediction = atelier_ops::scope(|| self.predict(x, c.scale, timestep))
+            .map_err(error::tensor("evaluating the UNet"))??;
         for ((o, x), p) in out.iter_mut().zip(x).zip(&prediction) {
             *o = (c.skip * f64::from(*x) + c.out * f64::from(*p)) as f32;
         }

@@ -94,7 +94,7 @@ impl SdSession {
         sampler.sample(&run, &mut guided, &mut x)?;
         ctx.event(Event::Stage { stage: Stage::Decode })?;
         let began = Instant::now();
-        let image = self.pipeline.decode(&x, shape)?;
+        let image = atelier_ops::scope(|| self.pipeline.decode(&x, shape))?;
         let value = began.elapsed().as_secs_f64();
         ctx.event(Event::Metric { name: "seconds.decode".into(), value })?;
         Ok(image)

@@ -129,7 +129,7 @@ fn every_weight_and_input_has_the_gradient_of_the_f64_network() {
         let got = gradient(&our_grads, name, own);
         // Where a group norm of one channel follows, a shift of the channel has no effect and its gradient is only
         // rounding: such a gradient is measured by the others.
-        let scale = largest(want).max(1e-3 * overall);
+        let scale = largest(want).max(1e-2 * overall);
         let error = got.iter().zip(want).fold(0f64, |a, (x, y)| a.max((x - y).abs())) / scale;
         if error > worst.0 {
             worst = (error, name);

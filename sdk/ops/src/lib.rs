@@ -17,6 +17,7 @@ mod host;
 mod linear;
 mod matmul;
 mod norm;
+mod scope;
 mod simd;
 mod upsample;
 
@@ -26,4 +27,5 @@ pub use composed::softmax;
 pub use conv::{Conv2dSpec, Padding, conv2d};
 pub use linear::linear;
 pub use norm::{group_norm, group_norm_silu, layer_norm};
+pub use scope::scope;
 pub use upsample::upsample_nearest;
