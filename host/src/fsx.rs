@@ -12,29 +12,27 @@ pub const MAX_TEXT: u64 = 4 << 20;
 /// # Errors
 /// The folder is not writable, the disk is full; the old file is untouched then and no temporary file stays.
 pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
-    let say = || format!("cannot write {}", path.display());
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file =
-        tempfile::Builder::new().prefix(".atelier-").tempfile_in(folder).map_err(|e| Error::io(say(), e))?;
-    file.write_all(content)
-        .and_then(|()| file.as_file().sync_all())
-        .and_then(|()| readable_by_all(file.as_file()))
-        .map_err(|e| Error::io(say(), e))?;
-    file.persist(path).map_err(|e| Error::io(say(), e.error))?;
+    let failed = |e| cannot_write(path, e);
+    let mut file = temporary(folder).map_err(failed)?;
+    file.write_all(content).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
     sync_folder(folder);
     Ok(())
 }
 
-/// Temporary files are made for their owner alone; results are ordinary files.
-#[cfg(unix)]
-fn readable_by_all(file: &std::fs::File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+/// The error for a place that cannot be written: the machine's refusal, whatever its reason.
+pub fn cannot_write(path: &Path, e: std::io::Error) -> Error {
+    Error::io(format!("cannot write {}", path.display()), e).of_kind(ErrorKind::Environment)
 }
 
-#[cfg(not(unix))]
-fn readable_by_all(_: &std::fs::File) -> std::io::Result<()> {
-    Ok(())
+fn temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".atelier-");
+    // Results are ordinary files: readable by whom the umask lets, unlike most temporary files.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
 }
 
 /// Makes a rename durable. Not every file system can, and the content is safe without it.
@@ -69,9 +67,7 @@ pub fn read_text(what: &str, path: &Path) -> Result<String> {
 pub fn check_writable(folder: &Path) -> Result<()> {
     let existing = folder.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."));
     let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
-    tempfile::tempfile_in(existing)
-        .map(drop)
-        .map_err(|e| Error::io(format!("cannot write to {}", existing.display()), e))
+    tempfile::tempfile_in(existing).map(drop).map_err(|e| cannot_write(existing, e))
 }
 
 #[cfg(test)]

@@ -79,10 +79,12 @@ impl RunFolder {
     /// # Errors
     /// The disk is full or gone.
     pub fn event(&mut self, event: &Event) -> Result<()> {
-        let mut line = serde_json::to_value(event).internal("an event that is not JSON")?;
+        self.line(serde_json::to_value(event).internal("an event that is not JSON")?)
+    }
+
+    fn line(&mut self, mut line: Value) -> Result<()> {
         line["time"] = json!(Timestamp::now().to_string());
-        writeln!(self.events, "{line}")
-            .map_err(|e| Error::io(format!("cannot write {}", self.dir.join("events.jsonl").display()), e))
+        writeln!(self.events, "{line}").map_err(|e| fsx::cannot_write(&self.dir.join("events.jsonl"), e))
     }
 
     /// Keeps an image: its sidecar first, then the PNG, each whole or not at all. An image that is there
@@ -105,11 +107,12 @@ impl RunFolder {
         write_json(&path.with_extension("json"), &own)?;
         fsx::write_atomic(&path, &png)?;
         self.images.push(path.clone());
-        self.ledger(Status::Running, None)?;
+        // Not into the ledger each time: of a run of thousands it would be rewritten as often.
+        self.line(json!({"event": "saved", "file": path.file_name().and_then(|n| n.to_str())}))?;
         Ok(path)
     }
 
-    /// Writes how the run ended.
+    /// Writes how the run ended and what it made.
     ///
     /// # Errors
     /// The disk is full or gone.
@@ -139,8 +142,7 @@ fn write_json(path: &Path, value: &Value) -> Result<()> {
 }
 
 fn fresh_folder(root: &Path, task: &str, model: &str) -> Result<PathBuf> {
-    std::fs::create_dir_all(root)
-        .map_err(|e| Error::io(format!("cannot make the output folder {}", root.display()), e))?;
+    std::fs::create_dir_all(root).map_err(|e| fsx::cannot_write(root, e))?;
     let stamp = Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
     let name = format!("{stamp}-{task}-{model}");
     for n in 1..1000 {
@@ -149,7 +151,7 @@ fn fresh_folder(root: &Path, task: &str, model: &str) -> Result<PathBuf> {
             Ok(()) => return Ok(dir),
             // Another run began within the same second.
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(Error::io(format!("cannot make the run folder {}", dir.display()), e)),
+            Err(e) => return Err(fsx::cannot_write(&dir, e)),
         }
     }
     Err(Error::new(ErrorKind::Environment, format!("too many runs named {name} in {}", root.display())))

@@ -56,10 +56,10 @@ fn number(n: &serde_yaml::Number, at: &str) -> Result<Value> {
     if let Some(u) = n.as_u64() {
         return Ok(u.into());
     }
-    n.as_f64()
-        .and_then(serde_json::Number::from_f64)
-        .map(Value::Number)
-        .ok_or_else(|| Error::invalid(format!("`{at}` is {n}")).hint("give a finite number"))
+    n.as_f64().and_then(serde_json::Number::from_f64).map(Value::Number).ok_or_else(|| {
+        let what = if at.is_empty() { "the value".into() } else { format!("`{at}`") };
+        Error::invalid(format!("{what} is {n}")).hint("give a finite number")
+    })
 }
 
 fn text_key(key: Yaml, at: &str) -> Result<String> {

@@ -75,9 +75,6 @@ pub fn run(args: &Generate, studio: &mut Studio) -> Result<()> {
             &json!({"folder": outcome.dir, "images": outcome.images, "facts": outcome.facts, "params": planned.plan}),
         );
     }
-    for image in &outcome.images {
-        say(image.display())?;
-    }
     Ok(())
 }
 

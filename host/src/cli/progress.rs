@@ -3,23 +3,27 @@
 use crate::dispatch::Observer;
 use atelier_sdk::{Event, Stage};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-/// Draws a bar with speed and time left on stderr, when that is a terminal.
+/// Draws a bar with speed and time left on stderr, when that is a terminal, and says each saved image on stdout.
 pub struct Progress {
     bar: ProgressBar,
+    quiet: bool,
+    /// Time of the steps of the image in work.
+    seconds: f64,
     warnings: Vec<String>,
 }
 
 impl Progress {
-    /// A bar, or nothing if `quiet`.
+    /// A bar, or nothing at all if `quiet`.
     pub fn new(quiet: bool) -> Self {
         let bar = ProgressBar::no_length();
         bar.set_draw_target(if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() });
-        bar.set_style(spinner());
+        bar.set_style(style("{spinner} {msg}"));
         bar.enable_steady_tick(Duration::from_millis(100));
-        Self { bar, warnings: Vec::new() }
+        Self { bar, quiet, seconds: 0.0, warnings: Vec::new() }
     }
 
     /// Takes the bar away; warnings stay to be read.
@@ -27,22 +31,26 @@ impl Progress {
         self.bar.finish_and_clear();
         self.warnings
     }
+
+    fn step(&mut self, step: usize, steps: usize, seconds: f64) {
+        if step == 1 {
+            self.seconds = 0.0;
+            self.bar.set_style(style("{msg} {pos}/{len} [{bar:30}] {prefix}"));
+            self.bar.set_length(steps as u64);
+        }
+        self.seconds += seconds;
+        let each = self.seconds / step as f64;
+        let left = each * steps.saturating_sub(step) as f64;
+        let speed = if each < 1.0 { format!("{:.2} it/s", 1.0 / each) } else { format!("{each:.2} s/it") };
+        self.bar.set_prefix(format!("{speed}, {left:.0} s left"));
+        self.bar.set_position(step as u64);
+    }
 }
 
-fn spinner() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner())
-}
-
-fn steps_style() -> ProgressStyle {
-    ProgressStyle::with_template("{msg} {pos}/{len} [{bar:30}] {per_sec}, {eta} left")
+fn style(template: &str) -> ProgressStyle {
+    // The templates are constants; one that does not parse falls back to the library's own.
+    ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .with_key("per_sec", |s: &indicatif::ProgressState, w: &mut dyn std::fmt::Write| {
-            let _ = match s.per_sec() {
-                v if v >= 1.0 => write!(w, "{v:.2} it/s"),
-                v if v > 0.0 => write!(w, "{:.2} s/it", 1.0 / v),
-                _ => write!(w, "-"),
-            };
-        })
         .progress_chars("=> ")
 }
 
@@ -50,7 +58,7 @@ impl Observer for Progress {
     fn event(&mut self, event: &Event) {
         match event {
             Event::Stage { stage } => {
-                self.bar.set_style(spinner());
+                self.bar.set_style(style("{spinner} {msg}"));
                 self.bar.set_message(match stage {
                     Stage::Load => "loading the model",
                     Stage::Encode => "reading the prompt",
@@ -59,20 +67,18 @@ impl Observer for Progress {
                     _ => "working",
                 });
             }
-            Event::Step { step, steps, .. } => {
-                if *step == 1 {
-                    self.bar.reset();
-                    self.bar.set_style(steps_style());
-                    self.bar.set_length(*steps as u64);
-                }
-                self.bar.set_position(*step as u64);
-            }
+            Event::Step { step, steps, seconds } => self.step(*step, *steps, *seconds),
             Event::Warning { message } => self.warnings.push(message.clone()),
             _ => {}
         }
     }
 
     fn saved(&mut self, path: &Path) {
-        self.bar.suspend(|| eprintln!("saved {}", path.display()));
+        if !self.quiet {
+            // A reader that went away does not undo what was saved.
+            self.bar.suspend(|| {
+                let _ = writeln!(std::io::stdout(), "{}", path.display());
+            });
+        }
     }
 }

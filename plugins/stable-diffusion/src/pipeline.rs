@@ -134,9 +134,14 @@ impl Pipeline {
         Ok(Prompt { context, dropped })
     }
 
+    /// Pixels per latent on a side.
+    pub fn factor(&self) -> usize {
+        self.vae.config().factor()
+    }
+
     /// Shape of the latents of an image: batch, channels, height, width.
     pub fn latent_shape(&self, width: u32, height: u32) -> [usize; 4] {
-        let factor = self.vae.config().factor();
+        let factor = self.factor();
         [1, self.vae.config().latent_channels, height as usize / factor, width as usize / factor]
     }
 

@@ -27,6 +27,7 @@ struct SchedulerConfig {
     num_train_timesteps: usize,
     prediction_type: Prediction,
     trained_betas: Option<Vec<f64>>,
+    rescale_betas_zero_snr: bool,
 }
 
 impl Default for SchedulerConfig {
@@ -39,6 +40,7 @@ impl Default for SchedulerConfig {
             num_train_timesteps: 1000,
             prediction_type: Prediction::Epsilon,
             trained_betas: None,
+            rescale_betas_zero_snr: false,
         }
     }
 }
@@ -93,6 +95,12 @@ impl Process {
             return Err(Error::new(
                 ErrorKind::Corrupt,
                 format!("`num_train_timesteps` is {n}, not one of 2 to {MAX_TIMESTEPS}"),
+            ));
+        }
+        if config.rescale_betas_zero_snr {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "`rescale_betas_zero_snr` is set: the model starts from an infinite noise level",
             ));
         }
         let betas = match (&config.trained_betas, config.beta_schedule.as_str()) {
@@ -153,6 +161,7 @@ mod tests {
             (r#"{"beta_schedule": "spiral"}"#, "spiral"),
             (r#"{"num_train_timesteps": 9000000000}"#, "9000000000"),
             (r#"{"beta_start": -1}"#, "beta"),
+            (r#"{"rescale_betas_zero_snr": true}"#, "infinite"),
             ("{", "cannot read"),
         ] {
             std::fs::write(&file, text).unwrap();

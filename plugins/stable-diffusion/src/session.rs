@@ -24,6 +24,7 @@ impl SdSession {
 
     fn txt2img(&self, params: &Txt2Img, ctx: &mut dyn EngineCtx) -> Result<Value> {
         let began = Instant::now();
+        self.check_size(params)?;
         let mut sampler = ctx.sampler(&params.sampler, &options(&params.sampler_options))?;
         let schedule = ctx.schedule(&params.schedule, &options(&params.schedule_options))?;
         let sigmas = self.sigmas(schedule.as_ref(), params)?;
@@ -35,6 +36,20 @@ impl SdSession {
             ctx.image(image, json!({"seed": seed, "count": 1}))?;
         }
         Ok(json!({"seconds": began.elapsed().as_secs_f64()}))
+    }
+
+    /// The schema knows no model; a decoder of another factor needs other multiples.
+    fn check_size(&self, params: &Txt2Img) -> Result<()> {
+        let [_, _, height, width] = self.pipeline.latent_shape(params.width, params.height);
+        let factor = self.pipeline.factor();
+        if width * factor == params.width as usize && height * factor == params.height as usize {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "this model draws sizes that are multiples of {factor}, not {}x{}",
+            params.width, params.height
+        ))
+        .hint(format!("the nearest below is {}x{}", width * factor, height * factor)))
     }
 
     fn sigmas(&self, schedule: &dyn Schedule, params: &Txt2Img) -> Result<Vec<f32>> {

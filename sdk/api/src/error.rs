@@ -105,6 +105,13 @@ impl Error {
         self
     }
 
+    /// Changes the kind, for a caller that knows better what a failure means.
+    #[must_use]
+    pub fn of_kind(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     /// Wraps this error in a wider one of the same kind; hints stay visible.
     #[must_use]
     pub fn context(mut self, message: impl Into<String>) -> Self {

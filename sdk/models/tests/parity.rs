@@ -3,6 +3,8 @@
 //! Reads the folder named by `ATELIER_GOLDEN_DIR`, else `tests/fixtures/golden` of this repository. The sizes of the
 //! networks come from the folder's own configurations. `--nocapture` shows the errors measured.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests; clippy.toml covers only the test functions themselves
+
 use atelier_models::{
     AutoencoderKl, ClipTextModel, ClipTokenizer, UNet2DConditionModel, UNetConfig, timestep_embedding,
 };

@@ -3,7 +3,7 @@
 use crate::composed;
 use crate::host::{self, Shared, blocks, scratch};
 use crate::matmul::{Mat, Target, product};
-use crate::simd::{dot, multiversion, softmax_row};
+use crate::simd::{dot, exp_row, multiversion, scale};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -55,10 +55,10 @@ impl Dims {
         1.0 / (self.width as f32).sqrt()
     }
 
-    /// Queries of one block: the scores of a block stay near the second-level cache.
+    /// Queries of one block. Larger blocks repack keys and values less often, smaller ones stay in the cache.
     fn block(&self) -> usize {
-        const SCORES: usize = 1 << 18;
-        let rows = (SCORES / self.keys).clamp(16, 256).min(self.queries.max(1));
+        const SCORES: usize = 1 << 19;
+        let rows = (SCORES / self.keys).clamp(16, 1024).min(self.queries.max(1));
         // Few heads (the VAE has one): smaller blocks, so that every thread has some.
         let per_head = host::wanted_jobs().div_ceil(self.batch * self.heads);
         rows.min(self.queries.div_ceil(per_head).max(16))
@@ -78,6 +78,25 @@ impl Dims {
         Mat::rows(&data[self.at(head, 0, self.keys)..], self.channels())
     }
 
+    /// The keys of every head, transposed: (B * heads, D, M). As the products take them without repacking.
+    fn transposed_keys(&self, k: &[f32]) -> Vec<f32> {
+        let mut out = vec![0f32; k.len()];
+        out.par_chunks_mut(self.width * self.keys).enumerate().for_each(|(head, out)| {
+            let start = self.at(head, 0, self.keys);
+            for (row, k) in k[start..].chunks(self.channels()).take(self.keys).enumerate() {
+                for (column, value) in k[..self.width].iter().enumerate() {
+                    out[column * self.keys + row] = *value;
+                }
+            }
+        });
+        out
+    }
+
+    /// One head of [`Self::transposed_keys`].
+    fn transposed_key<'a>(&self, transposed: &'a [f32], head: usize) -> Mat<'a> {
+        Mat::rows(&transposed[head * self.width * self.keys..], self.keys)
+    }
+
     fn query_target(&self, memory: Shared, head: usize, row: usize) -> Target {
         Target { memory, start: self.at(head, row, self.queries), row_stride: self.channels() }
     }
@@ -86,18 +105,16 @@ impl Dims {
         Target { memory, start: self.at(head, 0, self.keys), row_stride: self.channels() }
     }
 
-    /// Attention weights of the queries `start..start + rows` of one head, into `p` (rows x keys).
-    fn weights(&self, q: &[f32], k: &[f32], head: usize, (start, rows): (usize, usize), p: &mut [f32]) {
-        let size = (rows, self.keys, self.width);
+    /// Exponentials of the scores of the queries `start..start + rows` of one head, into `p` (rows x keys), and their
+    /// sums, by which they are to be divided.
+    fn exponentials(&self, q: Mat, k: Mat, start: usize, p: &mut [f32], sums: &mut [f32]) {
+        let size = (sums.len(), self.keys, self.width);
         // SAFETY: `p` is borrowed exclusively.
-        unsafe {
-            let target = Target::own(p, self.keys);
-            product(target, false, size, self.query(q, head, start), self.key(k, head).t(), self.scale());
-        }
-        for (row, p) in p.chunks_exact_mut(self.keys).take(rows).enumerate() {
+        unsafe { product(Target::own(p, self.keys), false, size, q, k, self.scale()) };
+        for (row, (p, sum)) in p.chunks_exact_mut(self.keys).zip(sums).enumerate() {
             let seen = if self.causal { start + row + 1 } else { self.keys };
             let (seen, hidden) = p.split_at_mut(seen);
-            softmax_row(seen);
+            *sum = exp_row(seen);
             hidden.fill(0.0);
         }
     }
@@ -117,10 +134,14 @@ impl Attention {
     fn head_back(&self, head: usize, [q, k, v, g]: [&[f32]; 4], [dq, dk, dv]: [Shared; 3]) {
         let d = &self.0;
         let block = d.block();
-        scratch(2 * block * d.keys, |memory| {
+        scratch((2 * d.keys + 1) * block, |memory| {
+            let (sums, memory) = memory.split_at_mut(block);
             let (p, ds) = memory.split_at_mut(block * d.keys);
             for (start, rows) in blocks(d.queries, block) {
-                d.weights(q, k, head, (start, rows), p);
+                d.exponentials(d.query(q, head, start), d.key(k, head).t(), start, p, &mut sums[..rows]);
+                for (p, sum) in p.chunks_exact_mut(d.keys).zip(&sums[..rows]) {
+                    scale(p, 1.0 / sum);
+                }
                 let grad = d.query(g, head, start);
                 // SAFETY: scratch is this thread's own; the rows of this head in dq, dk, dv belong to this task.
                 unsafe {
@@ -166,18 +187,27 @@ impl CustomOp3 for Attention {
         let v = host::elements(s3, l3, self.name())?;
         let d = &self.0;
         let block = d.block();
+        let transposed = d.transposed_keys(k);
         let mut out = vec![0f32; q.len()];
         let memory = Shared::new(&mut out);
         let jobs: Vec<_> = (0..d.batch * d.heads)
             .flat_map(|head| blocks(d.queries, block).into_iter().map(move |b| (head, b)))
             .collect();
         jobs.into_par_iter().for_each(|(head, (start, rows))| {
-            scratch(rows * d.keys, |p| {
-                d.weights(q, k, head, (start, rows), p);
+            scratch(rows * (d.keys + 1), |scores| {
+                let (sums, p) = scores.split_at_mut(rows);
+                d.exponentials(d.query(q, head, start), d.transposed_key(&transposed, head), start, p, sums);
                 let size = (rows, d.width, d.keys);
                 let target = d.query_target(memory, head, start);
                 // SAFETY: these rows of this head belong to this job.
-                unsafe { product(target, false, size, Mat::rows(p, d.keys), d.key(v, head), 1.0) }
+                unsafe { product(target, false, size, Mat::rows(p, d.keys), d.key(v, head), 1.0) };
+                for (row, sum) in sums.iter().enumerate() {
+                    // SAFETY: as above.
+                    scale(
+                        unsafe { memory.slice(target.start + row * target.row_stride, d.width) },
+                        1.0 / sum,
+                    );
+                }
             });
         });
         Ok(host::output(out, l1.shape()))

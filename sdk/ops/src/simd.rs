@@ -51,8 +51,8 @@ pub(crate) fn has_avx512() -> bool {
 pub(crate) fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds a float to an integer
     let t = x.clamp(-87.0, 88.0) * std::f32::consts::LOG2_E;
-    let n = (t + ROUND) - ROUND;
-    // The fraction from x itself in two parts of ln 2, as t is rounded.
+    let rounded = t + ROUND;
+    let n = rounded - ROUND;
     let f = t - n;
     let p = 1.540_353e-4;
     let p = p * f + 1.333_355_8e-3;
@@ -61,7 +61,8 @@ pub(crate) fn exp(x: f32) -> f32 {
     let p = p * f + 2.402_265e-1;
     let p = p * f + std::f32::consts::LN_2;
     let p = p * f + 1.0;
-    f32::from_bits(((n as i32 + 127) as u32) << 23) * p
+    // The low bits of the sum hold the integer: no conversion, which Rust would make saturating, is needed.
+    f32::from_bits((rounded.to_bits() << 23).wrapping_add(1.0f32.to_bits())) * p
 }
 
 /// 1 / (1 + e^-x).
@@ -129,8 +130,8 @@ multiversion! {
 }
 
 multiversion! {
-    /// Softmax of one row in place. The row is not empty.
-    pub(crate) fn softmax_row(row: &mut [f32]) {
+    /// e^(x - largest x) of one row in place; returns the sum. The row is not empty.
+    pub(crate) fn exp_row(row: &mut [f32]) -> f32 {
         let mut lanes = [f32::NEG_INFINITY; LANES];
         let (chunks, rest) = row.as_chunks::<LANES>();
         for chunk in chunks {
@@ -152,8 +153,14 @@ multiversion! {
             *v = exp(*v - max);
             sum += *v;
         }
-        let scale = 1.0 / sum;
-        for v in row.iter_mut() { *v *= scale; }
+        sum
+    }
+}
+
+multiversion! {
+    /// Multiplies every element by a number.
+    pub(crate) fn scale(row: &mut [f32], by: f32) {
+        for v in row.iter_mut() { *v *= by; }
     }
 }
 
@@ -186,12 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn softmax_of_any_length_sums_to_one_and_keeps_order() {
+    fn a_scaled_exp_row_of_any_length_is_the_softmax() {
         for len in [1, 2, 15, 16, 17, 77, 256] {
             let mut row: Vec<f32> = (0..len).map(|i| ((i * 37) % 101) as f32 * 0.3 - 15.0).collect();
             let want: Vec<f64> = row.iter().map(|v| f64::from(*v).exp()).collect();
             let sum: f64 = want.iter().sum();
-            softmax_row(&mut row);
+            let got = exp_row(&mut row);
+            scale(&mut row, 1.0 / got);
             for (got, want) in row.iter().zip(want) {
                 assert!((f64::from(*got) - want / sum).abs() < 1e-6, "length {len}");
             }
