@@ -216,6 +216,15 @@ mod tests {
     }
 
     #[test]
+    fn empty_tensors_stay_empty() {
+        let x = Tensor::zeros((2, 0), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+        assert_eq!(silu(&x).unwrap().dims(), [2, 0]);
+        assert_eq!(quick_gelu(&x).unwrap().dims(), [2, 0]);
+        let x = Tensor::zeros((0, 4), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+        assert_eq!(geglu(&x).unwrap().dims(), [0, 2]);
+    }
+
+    #[test]
     fn geglu_refuses_an_odd_width() {
         assert!(geglu(&pseudo_normal(1, (2, 3), 1.0)).is_err());
     }

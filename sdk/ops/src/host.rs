@@ -4,9 +4,12 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
 use std::cell::RefCell;
 
-/// Whether the tensor is computed by our CPU kernels (else by a composition of candle operations).
+/// Whether the tensor is computed by our CPU kernels (else by a composition of candle operations). Those need not
+/// think of empty tensors.
 pub(crate) fn is_native(x: &Tensor) -> bool {
-    matches!(x.device(), Device::Cpu) && matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16)
+    matches!(x.device(), Device::Cpu)
+        && matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16)
+        && x.elem_count() > 0
 }
 
 /// The tensor as contiguous f32, as the kernels want it. Differentiable; free if it already is.

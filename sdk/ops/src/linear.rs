@@ -12,7 +12,7 @@ use rayon::prelude::*;
 /// A weight of another dtype is converted for the call.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = weight.dims2()?;
-    if x.rank() == 0 || x.dim(D::Minus1)? != inputs {
+    if x.rank() == 0 || x.dim(D::Minus1)? != inputs || weight.elem_count() == 0 {
         bail!("linear: input {:?} for a weight {:?}", x.shape(), weight.shape())
     }
     if !host::is_native(x) {

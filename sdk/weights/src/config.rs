@@ -57,6 +57,11 @@ impl ConfigFile {
         self.fields.get(field).filter(|v| !v.is_null())
     }
 
+    /// Whether a field is there with the value null, where that means something else than its absence.
+    pub fn is_null(&self, field: &str) -> bool {
+        self.fields.get(field).is_some_and(Value::is_null)
+    }
+
     /// The names of the fields, in the file's order.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         self.fields.keys().map(String::as_str)

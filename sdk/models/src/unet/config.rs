@@ -53,24 +53,22 @@ pub struct UNetConfig {
     pub mid_block_scale_factor: f64,
 }
 
+/// Types of down blocks: without and with attention.
+const DOWN: [&str; 2] = ["DownBlock2D", "CrossAttnDownBlock2D"];
+/// Types of up blocks, likewise.
+const UP: [&str; 2] = ["UpBlock2D", "CrossAttnUpBlock2D"];
+
 /// Fields that are refused unless null: features of other models.
-const MUST_BE_NULL: [&str; 16] = [
+const MUST_BE_NULL: [&str; 9] = [
     "addition_embed_type",
     "class_embed_type",
     "cross_attention_norm",
     "encoder_hid_dim",
     "encoder_hid_dim_type",
     "num_class_embeds",
-    "projection_class_embeddings_input_dim",
     "time_cond_proj_dim",
     "time_embedding_act_fn",
     "timestep_post_act",
-    "attention_bias",
-    "add_watermarker_embed_dim",
-    "addition_time_embed_type",
-    "addition_hidden_dim",
-    "class_embeddings_input_dim",
-    "time_projection_dim",
 ];
 
 impl UNetConfig {
@@ -99,13 +97,8 @@ impl UNetConfig {
                 .get("sample_size")
                 .map(|_| file.count("sample_size", 1..=8192, None))
                 .transpose()?,
-            down_attention: block_types(
-                file,
-                "down_block_types",
-                blocks,
-                ["DownBlock2D", "CrossAttnDownBlock2D"],
-            )?,
-            up_attention: block_types(file, "up_block_types", blocks, ["UpBlock2D", "CrossAttnUpBlock2D"])?,
+            down_attention: block_types(file, "down_block_types", [true, true, true, false], blocks, DOWN)?,
+            up_attention: block_types(file, "up_block_types", [false, true, true, true], blocks, UP)?,
             layers_per_block: file.per_block("layers_per_block", 1..=64, blocks, Some(2))?,
             transformer_layers,
             up_transformer_layers,
@@ -209,7 +202,7 @@ impl UNetConfig {
 
 fn refuse_other_models(file: &ConfigFile) -> Result<()> {
     for field in MUST_BE_NULL {
-        // False and null are both "off" for a field that is a flag in some versions.
+        // Some versions write false for null.
         if file.get(field).is_some_and(|v| *v != serde_json::Value::Bool(false)) {
             file.refuse(field)?;
         }
@@ -231,30 +224,35 @@ fn refuse_other_models(file: &ConfigFile) -> Result<()> {
             file.refuse_unless(field, &neutral)?;
         }
     }
+    // Null is not "the default" here: diffusers builds no middle block, or no last norm.
+    for field in ["mid_block_type", "norm_num_groups"] {
+        if file.is_null(field) {
+            return Err(file.error(field, "null is not supported"));
+        }
+    }
     match file.get("only_cross_attention") {
         Some(serde_json::Value::Array(flags)) if flags.iter().all(|f| f == false) => Ok(()),
         _ => file.refuse_unless("only_cross_attention", &serde_json::json!(false)),
     }
 }
 
-/// For each block, whether its type is the attending one of the two names.
-fn block_types(file: &ConfigFile, field: &str, blocks: usize, names: [&str; 2]) -> Result<Vec<bool>> {
-    let found = match file.get(field) {
-        Some(_) => file.texts(field, blocks..=blocks)?,
-        None if blocks == 4 && field == "down_block_types" => {
-            [&[names[1]; 3][..], &names[..1]].concat().iter().map(|s| s.to_string()).collect()
-        }
-        None if blocks == 4 => {
-            [&names[..1], &[names[1]; 3][..]].concat().iter().map(|s| s.to_string()).collect()
-        }
-        None => file.texts(field, blocks..=blocks)?,
-    };
+/// For each block, whether its type is the attending one of the two names. Four blocks have a default.
+fn block_types(
+    file: &ConfigFile,
+    field: &str,
+    default: [bool; 4],
+    blocks: usize,
+    names: [&str; 2],
+) -> Result<Vec<bool>> {
+    if file.get(field).is_none() && blocks == default.len() {
+        return Ok(default.to_vec());
+    }
     let attends = |name: &String| match name.as_str() {
         n if n == names[0] => Ok(false),
         n if n == names[1] => Ok(true),
         n => Err(file.error(field, format!("expected {} or {}, found {n:?}", names[0], names[1]))),
     };
-    found.iter().map(attends).collect()
+    file.texts(field, blocks..=blocks)?.iter().map(attends).collect()
 }
 
 /// Heads per block. diffusers named the field wrongly once and kept it: without `num_attention_heads`,
@@ -334,6 +332,7 @@ mod tests {
                 "down_block_types",
             ),
             (r#"{"act_fn":"mish"}"#, "act_fn"),
+            (r#"{"mid_block_type":null}"#, "mid_block_type"),
         ] {
             let message = message(text);
             assert!(message.contains(&format!("{field:?}")), "{message}");
