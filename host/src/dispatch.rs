@@ -220,6 +220,8 @@ fn report(planned: &Planned<'_>, device: &str, e: Error) -> Error {
         options = %planned.plan,
         causes = ?e.chain(),
         kind = ?e.kind(),
+        // With backtraces, where a library took one.
+        debug = (!e.kind().is_expected()).then(|| format!("{e:?}")),
         "run failed"
     );
     e

@@ -172,3 +172,16 @@ fn a_model_is_found_by_the_path_of_its_folder() {
     let again = place.generate(&["--like", image.to_str().unwrap()]);
     assert_eq!(pixels(&again), pixels(&image));
 }
+
+#[test]
+fn weights_kept_in_16_bits_draw_nearly_the_same_picture() {
+    let place = Place::new();
+    let (_, _, full) = pixels(&place.generate(&["-p", "tiny/basic"]));
+    for dtype in ["f16", "bf16"] {
+        let (_, _, half) = pixels(&place.generate(&["-p", "tiny/basic", "--dtype", dtype]));
+        assert_ne!(full, half, "{dtype} changed nothing");
+        let differ: u64 = full.iter().zip(&half).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+        let mean = differ as f64 / full.len() as f64;
+        assert!(mean < 8.0, "{dtype}: {mean} of 255 on average");
+    }
+}

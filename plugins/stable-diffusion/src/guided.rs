@@ -4,7 +4,7 @@ use crate::error;
 use crate::pipeline::Pipeline;
 use atelier_sdk::rng::NormalRng;
 use atelier_sdk::{EngineCtx, Error, Event, Result, SampleCtx};
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use std::time::Instant;
 
 /// What guides the sampling.
@@ -79,13 +79,13 @@ impl<'a> Guided<'a> {
     fn predict(&self, x: &[f32], scale_in: f64, timestep: f64) -> candle_core::Result<Result<Vec<f32>>> {
         let device = self.pipeline.device();
         let scaled: Vec<f32> = x.iter().map(|v| (f64::from(*v) * scale_in) as f32).collect();
-        let sample =
-            Tensor::from_vec(scaled, self.shape.to_vec(), device)?.to_dtype(self.pipeline.dtype())?;
+        // f32 on both sides: the network converts to what it computes in.
+        let sample = Tensor::from_vec(scaled, self.shape.to_vec(), device)?;
         let passes = self.context.dim(0)?;
         let sample = if passes == 2 { Tensor::cat(&[&sample, &sample], 0)? } else { sample };
         let timesteps = Tensor::full(timestep as f32, passes, device)?;
         let out = match self.pipeline.unet().forward(&sample, &timesteps, &self.context) {
-            Ok(out) => out.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?,
+            Ok(out) => out.flatten_all()?.to_vec1::<f32>()?,
             Err(e) => return Ok(Err(error::model("the UNet failed", e))),
         };
         if passes == 1 {

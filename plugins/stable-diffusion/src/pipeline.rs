@@ -45,8 +45,9 @@ impl Pipeline {
         check_kind(folder.pipeline())?;
         let text = part("text_encoder", ClipTextModel::open(root.join("text_encoder"), dtype, device))?;
         let unet = part("unet", UNet2DConditionModel::open(root.join("unet"), dtype, device))?;
-        // 16-bit floats overflow in the autoencoder of Stable Diffusion 1.x: images turn black.
-        let vae_dtype = if dtype == DType::F16 { DType::F32 } else { dtype };
+        // Computed in 16-bit floats, the autoencoder of Stable Diffusion 1.x overflows: images turn black. The CPU
+        // computes in f32 whatever the weights are stored in.
+        let vae_dtype = if dtype == DType::F16 && !device.is_cpu() { DType::F32 } else { dtype };
         let vae = part("vae", AutoencoderKl::open(root.join("vae"), vae_dtype, device))?;
         let tokenizer = ClipTokenizer::open(root.join("tokenizer"))
             .map_err(|e| error::model("cannot load the tokenizer", e))?;
@@ -161,7 +162,7 @@ impl Pipeline {
         Image::from_planes(side(width)?, side(height)?, &values)
     }
 
-    /// Turns latents into pixels, (1, 3, height, width), about -1 to 1.
+    /// Turns latents into pixels, (1, 3, height, width) in f32, about -1 to 1.
     ///
     /// # Errors
     /// The decoder failed.
@@ -170,8 +171,7 @@ impl Pipeline {
             .map_err(error::tensor("giving latents to the decoder"))?;
         let failed = |e| error::model("cannot decode the image", e);
         let unscaled = self.vae.unscale(&latents).map_err(failed)?;
-        let planes = self.vae.decode(&unscaled).map_err(failed)?;
-        planes.to_dtype(DType::F32).map_err(error::tensor("reading the decoded image"))
+        self.vae.decode(&unscaled).map_err(failed)
     }
 
     /// The UNet.
@@ -189,7 +189,7 @@ impl Pipeline {
         &self.device
     }
 
-    /// The number format of text encoder and UNet.
+    /// The number format in which the weights of text encoder and UNet are kept.
     pub fn dtype(&self) -> DType {
         self.dtype
     }

@@ -135,12 +135,14 @@ impl Error {
         &self.0.hints
     }
 
-    /// The messages from this error down to the first cause.
+    /// The messages from this error down to the first cause, without the backtraces that some libraries put
+    /// into theirs; `Debug` has those.
     pub fn chain(&self) -> Vec<String> {
         let mut out = vec![self.0.message.clone()];
         let mut next = std::error::Error::source(self);
         while let Some(e) = next {
             let text = e.to_string();
+            let text = text.split("\n   0: ").next().unwrap_or_default().to_string();
             // Wrappers that repeat their cause's text would say everything twice.
             if out.last().is_none_or(|last| !last.ends_with(&text)) {
                 out.push(text);
