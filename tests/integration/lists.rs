@@ -77,3 +77,12 @@ fn a_preset_is_shown_with_who_set_each_field() {
         assert!(said.out.contains(line), "no {line:?} in\n{}", said.out);
     }
 }
+
+#[test]
+fn a_shown_preset_is_a_preset_again() {
+    let place = Place::new();
+    let shown = place.run(&["presets", "show", "tiny/basic"]).ok().out;
+    let copy = place.write("copy.yaml", shown);
+    let image = |preset: &str| crate::support::pixels(&place.generate(&["-p", preset]));
+    assert_eq!(image(copy.to_str().unwrap()), image("tiny/basic"));
+}

@@ -3,7 +3,7 @@
 use super::args::{PresetAction, Presets};
 use super::lists::table;
 use super::{Studio, say, say_json};
-use crate::preset::Preset;
+use crate::preset::{Preset, SCHEMA_VERSION};
 use crate::request::{self, Request};
 use atelier_sdk::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
@@ -39,26 +39,30 @@ fn list(as_json: bool, studio: &Studio) -> Result<()> {
     if as_json { say_json(&Value::Array(values)) } else { table(&["PRESET", "TITLE"], rows) }
 }
 
+/// Prints a preset that stands alone: what it extends and every default filled in. The YAML is a preset again.
 fn show(name: &str, as_json: bool, studio: &Studio) -> Result<()> {
     let preset = Preset::load(name, &studio.paths)?;
     let request = Request { preset: Some(preset.clone()), ..Request::default() };
-    let planned = request::parse_params(&request, &studio.registries, &studio.config, 0);
-    let Ok(planned) = planned else {
-        // What cannot run can still be shown as written.
-        let value = json!({"name": preset.name, "task": preset.task, "engine": preset.engine,
-            "model": preset.model, "params": preset.params()});
-        return if as_json { say_json(&value) } else { say(as_yaml(&value)?.trim_end()) };
-    };
-    let params = planned.layers.values();
-    let value = json!({"name": preset.name, "title": preset.title, "description": preset.description,
-        "task": planned.task, "engine": planned.engine.info.key, "model": planned.model.spec.key, "params": params});
+    // What cannot run in this build is shown as written.
+    let planned = request::parse_params(&request, &studio.registries, &studio.config, 0).ok();
+    let engine = planned.as_ref().map(|p| p.engine.info.key.to_string()).or(preset.engine.clone());
+    let model = planned.as_ref().map(|p| p.model.spec.key.clone()).or(preset.model.clone());
+    let params = planned.as_ref().map_or_else(|| preset.params(), |p| p.layers.values().clone());
+    let mut value = json!({"schema_version": SCHEMA_VERSION, "title": preset.title,
+        "description": preset.description, "task": preset.task, "engine": engine, "model": model, "params": params});
+    if let Some(map) = value.as_object_mut() {
+        map.retain(|_, v| !v.is_null());
+    }
     if as_json {
+        value["name"] = json!(preset.name);
         return say_json(&value);
     }
     say(format_args!("# {} ({})", preset.name, preset.file.display()))?;
     say(as_yaml(&value)?.trim_end())?;
-    say("# set by")?;
-    for (pointer, _, source) in planned.layers.changes() {
+    for (i, (pointer, _, source)) in planned.iter().flat_map(|p| p.layers.changes()).enumerate() {
+        if i == 0 {
+            say("# set by")?;
+        }
         say(format_args!("#   {:<24} {source}", &pointer[1..]))?;
     }
     Ok(())
