@@ -27,10 +27,6 @@ fn edit(file: &Path, from: &str, to: &str) {
 
 #[test]
 fn an_unharmed_copy_draws() {
-    damaged_free();
-}
-
-fn damaged_free() {
     let place = Place::new();
     copy(&root().join("tests/fixtures/golden/tiny-sd"), &place.path("model"));
     place.generate(&["-p", "tiny/quick", "-m", "./model", "-s", "width=64", "-s", "height=64"]);

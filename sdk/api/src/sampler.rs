@@ -112,14 +112,14 @@ impl SamplerReg {
 }
 
 fn make<T: SamplerPlugin>(options: &Value) -> Result<Box<dyn Sampler>> {
-    Ok(Box::new(T::new(parse_options(T::INFO.key, options)?)?))
+    Ok(Box::new(T::new(parse_options("sampler", T::INFO.key, options)?)?))
 }
 
-pub(crate) fn parse_options<O: DeserializeOwned>(key: &str, options: &Value) -> Result<O> {
+pub(crate) fn parse_options<O: DeserializeOwned>(kind: &str, key: &str, options: &Value) -> Result<O> {
     let options = if options.is_null() { Value::Object(Default::default()) } else { options.clone() };
     serde_json::from_value(options).map_err(|e| {
-        Error::new(ErrorKind::InvalidRequest, format!("wrong options for `{key}`: {e}"))
-            .hint(format!("`atelier schema {key}` shows what it takes"))
+        Error::new(ErrorKind::InvalidRequest, format!("wrong options for {kind} `{key}`: {e}"))
+            .hint(format!("`atelier schema {kind} {key}` shows what it takes"))
     })
 }
 

@@ -164,7 +164,7 @@ impl ScheduleReg {
 }
 
 fn make<T: SchedulePlugin>(options: &Value) -> Result<Box<dyn Schedule>> {
-    Ok(Box::new(T::new(parse_options(T::INFO.key, options)?)?))
+    Ok(Box::new(T::new(parse_options("schedule", T::INFO.key, options)?)?))
 }
 
 impl Keyed for ScheduleReg {
