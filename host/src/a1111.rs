@@ -1,6 +1,7 @@
 //! The `parameters` text that A1111 and its relatives keep in images: prompt, negative prompt, settings.
 
-use atelier_sdk::{Error, ErrorKind, Keyed, Registry, Result, SamplerReg, ScheduleReg};
+use crate::items::{SamplerItem, ScheduleItem};
+use atelier_sdk::{Error, ErrorKind, Keyed, Registry, Result};
 use serde_json::{Map, Value, json};
 
 const NEGATIVE: &str = "Negative prompt: ";
@@ -12,8 +13,8 @@ const FIELDS: [(&str, &str); 3] = [("Steps", "steps"), ("CFG scale", "cfg_scale"
 pub fn format(
     params: &Map<String, Value>,
     model: &str,
-    samplers: &Registry<SamplerReg>,
-    schedules: &Registry<ScheduleReg>,
+    samplers: &Registry<SamplerItem>,
+    schedules: &Registry<ScheduleItem>,
 ) -> String {
     let text = |key: &str| params.get(key).and_then(Value::as_str).unwrap_or_default();
     let mut out = text("prompt").to_string();
@@ -26,12 +27,12 @@ pub fn format(
     };
     let number = |key: &str| params.get(key).filter(|v| v.is_number()).map(Value::to_string);
     push("Steps", number("steps"));
-    push("Sampler", samplers.find(text("sampler")).map(|s| s.info.title.to_string()));
-    push("Schedule type", schedules.find(text("schedule")).map(|s| s.info.title.to_string()));
+    push("Sampler", samplers.find(text("sampler")).map(|s| s.about.title.clone()));
+    push("Schedule type", schedules.find(text("schedule")).map(|s| s.about.title.clone()));
     push("CFG scale", number("cfg_scale"));
     push("Seed", number("seed"));
     push("Size", number("width").zip(number("height")).map(|(w, h)| format!("{w}x{h}")));
-    push("Model", Some(model.to_string()));
+    push("Model", (!model.is_empty()).then(|| model.to_string()));
     push("Version", Some(format!("atelier {}", env!("CARGO_PKG_VERSION"))));
     out + "\n" + &settings.join(", ")
 }
@@ -51,8 +52,8 @@ fn quoted(value: &str) -> String {
 /// The text has no settings line, or one of them cannot be read.
 pub fn parse(
     text: &str,
-    samplers: &Registry<SamplerReg>,
-    schedules: &Registry<ScheduleReg>,
+    samplers: &Registry<SamplerItem>,
+    schedules: &Registry<ScheduleItem>,
 ) -> Result<(Map<String, Value>, Vec<String>)> {
     let (prompts, line) = split_settings(text)?;
     let (prompt, negative) = match prompts.split_once(NEGATIVE) {
@@ -104,8 +105,8 @@ fn split_settings(text: &str) -> Result<(&str, &str)> {
 fn put_sampler(
     value: &str,
     out: &mut Map<String, Value>,
-    samplers: &Registry<SamplerReg>,
-    schedules: &Registry<ScheduleReg>,
+    samplers: &Registry<SamplerItem>,
+    schedules: &Registry<ScheduleItem>,
 ) {
     let older =
         value.rsplit_once(' ').filter(|(_, s)| samplers.find(value).is_none() && schedules.find(s).is_some());
@@ -119,7 +120,7 @@ fn put_sampler(
 
 /// The key of the item that is meant; else the name itself, for validation to refuse.
 fn name_of<T: Keyed>(registry: &Registry<T>, name: &str) -> String {
-    registry.find(name).map_or(name, Keyed::key).to_string()
+    registry.find(name).map_or(name.to_string(), |item| registry.name_of(item))
 }
 
 /// `Name: value, Name: "value, with comma"`.

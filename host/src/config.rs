@@ -1,6 +1,7 @@
 //! `atelier.yaml`: settings of this machine.
 
 use crate::paths::Paths;
+use crate::plugins::settings::PluginSettings;
 use crate::{fsx, yaml};
 use atelier_sdk::{Error, ErrorKind, Result, ResultExt};
 use serde::Deserialize;
@@ -20,6 +21,9 @@ pub struct Config {
     /// Tasks switched on or off without a rebuild.
     #[serde(default)]
     features: BTreeMap<String, bool>,
+    /// Plugins that are not linked in.
+    #[serde(default)]
+    plugins: PluginSettings,
     #[serde(skip)]
     file: Option<PathBuf>,
 }
@@ -55,7 +59,10 @@ impl Config {
     fn read(file: &Path) -> Result<Self> {
         let value = yaml::parse(&fsx::read_text("settings", file)?)?;
         check_version("settings", &value, SCHEMA_VERSION)?;
-        serde_json::from_value(value).kind(ErrorKind::InvalidRequest, || "not valid settings".into())
+        let mut config: Self =
+            serde_json::from_value(value).kind(ErrorKind::InvalidRequest, || "not valid settings".into())?;
+        config.plugins.settle(file.parent().unwrap_or(Path::new("")))?;
+        Ok(config)
     }
 
     /// Refuses a task that is switched off.
@@ -90,6 +97,11 @@ impl Config {
     /// The switches as given.
     pub fn features(&self) -> &BTreeMap<String, bool> {
         &self.features
+    }
+
+    /// What is said about plugins that are not linked in.
+    pub fn plugins(&self) -> &PluginSettings {
+        &self.plugins
     }
 
     /// The file they come from.

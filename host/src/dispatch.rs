@@ -1,18 +1,18 @@
 //! Runs a plan: the only place that calls engines, and the only one that logs a failed run.
 
-use crate::registries::{Registries, find};
+use crate::inputs::Inputs;
+use crate::registries::Registries;
 use crate::request::Planned;
 use crate::sink::{RunFolder, Status};
 use crate::{builtin, json};
 use atelier_sdk::{
-    Device, Dtype, EngineCtx, Error, ErrorKind, Event, Image, LoadRequest, Result, Sampler, Schedule, Session,
+    Device, Dtype, EngineCtx, Error, ErrorKind, Event, Image, LoadRequest, Result, Sampler, Schedule,
+    Session, guard,
 };
 use serde_json::{Value, json};
-use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Once};
 
 /// Who watches a run: a terminal, a web page.
 pub trait Observer {
@@ -69,15 +69,15 @@ pub fn run(
         .collect();
     tracing::info!(
         task = planned.task,
-        engine = planned.engine.info.key,
-        model = planned.model.spec.key,
+        engine = planned.engine_name,
+        model = planned.model.map(|m| m.spec.key.as_str()),
         preset = planned.preset,
         device,
         changes = changes.join(", "),
         "run"
     );
     let result = RunFolder::create(outputs, planned, registries, &device).and_then(|folder| {
-        let mut keep = Keep { folder, registries, observer };
+        let mut keep = Keep { folder, inputs: &planned.inputs, registries, observer };
         let result = perform(planned, compute, registries, &mut keep, cancel);
         keep.close(result)
     });
@@ -107,6 +107,7 @@ trait Output {
 
 struct Keep<'a> {
     folder: RunFolder,
+    inputs: &'a Inputs,
     registries: &'a Registries,
     observer: &'a mut dyn Observer,
 }
@@ -133,6 +134,7 @@ impl Output for Keep<'_> {
         self.folder.event(event)
     }
     fn image(&mut self, image: &Image, alone: &Value) -> Result<()> {
+        self.folder.note("inputs", self.inputs.record()?);
         let path = self.folder.image(image, alone, self.registries)?;
         self.observer.saved(&path);
         Ok(())
@@ -154,6 +156,7 @@ impl Output for Watch<'_> {
 /// The services an engine gets.
 struct Services<'a> {
     registries: &'a Registries,
+    inputs: &'a Inputs,
     output: &'a mut dyn Output,
     cancel: &'a AtomicBool,
 }
@@ -167,10 +170,16 @@ impl EngineCtx for Services<'_> {
         self.cancel.load(Ordering::Relaxed)
     }
     fn sampler(&mut self, key: &str, options: &Value) -> Result<Box<dyn Sampler>> {
-        (find(&self.registries.samplers, "sampler", key)?.make)(options)
+        self.registries.sampler(key)?.make(options)
     }
     fn schedule(&mut self, key: &str, options: &Value) -> Result<Box<dyn Schedule>> {
-        (find(&self.registries.schedules, "schedule", key)?.make)(options)
+        self.registries.schedule(key)?.make(options)
+    }
+    fn input_image(&mut self, field: &str) -> Result<Image> {
+        self.inputs.read_image(field)
+    }
+    fn input_bytes(&mut self, field: &str) -> Result<Vec<u8>> {
+        self.inputs.read_bytes(field)
     }
     fn image(&mut self, image: Image, alone: Value) -> Result<()> {
         self.output.image(&image, &alone)
@@ -189,11 +198,11 @@ fn perform(
     if let Some(e) = builtin::not_compiled_in("device", kind) {
         return Err(e);
     }
-    let mut services = Services { registries, output, cancel };
-    guarded(&format!("engine `{}`", planned.engine.info.key), || {
-        let engine = (planned.engine.make)()?;
+    let mut services = Services { registries, inputs: &planned.inputs, output, cancel };
+    guard(&format!("engine `{}`", planned.engine_name), || {
+        let engine = planned.engine.make()?;
         let request = LoadRequest {
-            model: &planned.model.spec,
+            model: planned.model.map(|m| &m.spec),
             device: compute.device,
             dtype: compute.dtype,
             fake_weights: compute.fake_weights,
@@ -213,8 +222,8 @@ fn report(planned: &Planned<'_>, device: &str, e: Error) -> Error {
     }
     tracing::error!(
         task = planned.task,
-        engine = planned.engine.info.key,
-        model = planned.model.spec.key,
+        engine = planned.engine_name,
+        model = planned.model.map(|m| m.spec.key.as_str()),
         preset = planned.preset,
         device,
         options = %planned.plan,
@@ -229,60 +238,4 @@ fn report(planned: &Planned<'_>, device: &str, e: Error) -> Error {
 
 fn describe(e: &Error) -> Value {
     json!({"kind": e.kind(), "causes": e.chain(), "hints": e.hints()})
-}
-
-thread_local! {
-    /// Where the last panic of this thread happened, while one is being caught.
-    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
-    static GUARDED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
-}
-
-/// Runs plugin code; a panic becomes an error and the host lives.
-fn guarded<R>(what: &str, f: impl FnOnce() -> Result<R>) -> Result<R> {
-    install_hook();
-    GUARDED.with(|g| g.set(g.get() + 1));
-    let result = catch_unwind(AssertUnwindSafe(f));
-    GUARDED.with(|g| g.set(g.get() - 1));
-    result.unwrap_or_else(|payload| {
-        let text = payload
-            .downcast_ref::<&str>()
-            .map(ToString::to_string)
-            .or_else(|| payload.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "no message".into());
-        let place = PANIC.with(|p| p.borrow_mut().take()).unwrap_or_default();
-        tracing::error!(what, place, "panic");
-        let first = place.lines().next().unwrap_or_default().to_string();
-        Err(Error::new(ErrorKind::Panic, format!("{what} panicked: {text}"))
-            .because(format!("at {first}"))
-            .hint("this is a bug; the log has the backtrace"))
-    })
-}
-
-/// Remembers place and backtrace of a caught panic instead of printing them; other panics print as always.
-fn install_hook() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let old = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if GUARDED.with(std::cell::Cell::get) == 0 {
-                return old(info);
-            }
-            let place = info.location().map(ToString::to_string).unwrap_or_default();
-            let trace = std::backtrace::Backtrace::force_capture();
-            PANIC.with(|p| *p.borrow_mut() = Some(format!("{place}\n{trace}")));
-        }));
-    });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_in_a_plugin_is_an_error_with_its_place() {
-        let e = guarded::<()>("engine `x`", || panic!("boom {}", 7)).unwrap_err();
-        assert_eq!(e.kind(), ErrorKind::Panic);
-        assert!(e.message().contains("boom 7"), "{e}");
-        assert!(e.chain()[1].contains("dispatch.rs"), "{:?}", e.chain());
-    }
 }

@@ -12,9 +12,22 @@ pub const MAX_TEXT: u64 = 4 << 20;
 /// # Errors
 /// The folder is not writable, the disk is full; the old file is untouched then and no temporary file stays.
 pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
+    // Results are ordinary files: readable by whom the umask lets, unlike most temporary files.
+    write_with_mode(path, content, 0o666)
+}
+
+/// Like [`write_atomic`], for a file that is nobody else's business (mode 0600).
+///
+/// # Errors
+/// As for [`write_atomic`].
+pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
+    write_with_mode(path, content, 0o600)
+}
+
+fn write_with_mode(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |e| cannot_write(path, e);
-    let mut file = temporary(folder).map_err(failed)?;
+    let mut file = temporary(folder, mode).map_err(failed)?;
     file.write_all(content).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
     file.persist(path).map_err(|e| failed(e.error))?;
     sync_folder(folder);
@@ -26,17 +39,30 @@ pub fn cannot_write(path: &Path, e: std::io::Error) -> Error {
     Error::io(format!("cannot write {}", path.display()), e).of_kind(ErrorKind::Environment)
 }
 
-fn temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+fn temporary(folder: &Path, mode: u32) -> std::io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".atelier-");
-    // Results are ordinary files: readable by whom the umask lets, unlike most temporary files.
     #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+    #[cfg(not(unix))]
+    let _ = mode;
     builder.tempfile_in(folder)
 }
 
+/// Makes a folder and those above it that are missing, for its owner alone (mode 0700).
+///
+/// # Errors
+/// It cannot be made.
+pub fn private_folder(folder: &Path) -> Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder).map_err(|e| cannot_write(folder, e))
+}
+
 /// Makes a rename durable. Not every file system can, and the content is safe without it.
-fn sync_folder(folder: &Path) {
+pub fn sync_folder(folder: &Path) {
     if let Ok(dir) = std::fs::File::open(folder) {
         let _ = dir.sync_all();
     }

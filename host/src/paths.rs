@@ -106,3 +106,21 @@ pub fn state_dir() -> Option<PathBuf> {
         .or_else(|| home().map(|h| h.join(".local/state")))
         .map(|p| p.join("atelier"))
 }
+
+/// The folder for what the user adds: `plugins/` is in it.
+pub fn user_data_dir() -> Option<PathBuf> {
+    if cfg!(target_os = "macos") {
+        return home().map(|h| h.join("Library/Application Support/atelier"));
+    }
+    absolute_env("XDG_DATA_HOME")
+        .or_else(|| home().map(|h| h.join(".local/share")))
+        .map(|p| p.join("atelier"))
+}
+
+/// The folder for what can be made again.
+pub fn cache_dir() -> Option<PathBuf> {
+    if cfg!(target_os = "macos") {
+        return home().map(|h| h.join("Library/Caches/atelier"));
+    }
+    absolute_env("XDG_CACHE_HOME").or_else(|| home().map(|h| h.join(".cache"))).map(|p| p.join("atelier"))
+}

@@ -1,14 +1,16 @@
 //! From what was asked to a plan: layers, validation, planning.
 
 use crate::config::Config;
+use crate::inputs::Inputs;
+use crate::items::EngineItem;
 use crate::layers::{Layers, Source};
 use crate::preset::Preset;
-use crate::registries::{Registries, find};
+use crate::registries::Registries;
 use crate::validate::{self, Finding};
 use crate::{schema, yaml};
 use atelier_sdk::model::ModelItem;
 use atelier_sdk::params::X_REGISTRY;
-use atelier_sdk::{EngineReg, Error, ErrorKind, Keyed, PlanCtx, Result, ResultExt, Violation};
+use atelier_sdk::{Error, ErrorKind, PlanCtx, Result, ResultExt, Violation};
 use serde_json::{Map, Value};
 
 /// What a person asked for, before any of it was checked.
@@ -39,17 +41,21 @@ pub enum Over {
 #[derive(Debug)]
 pub struct Planned<'a> {
     /// The engine.
-    pub engine: &'a EngineReg,
+    pub engine: &'a EngineItem,
+    /// The name that means it.
+    pub engine_name: String,
     /// The task.
     pub task: String,
-    /// The model.
-    pub model: &'a ModelItem,
+    /// The model; none for an engine that needs none.
+    pub model: Option<&'a ModelItem>,
     /// The preset's name.
     pub preset: Option<String>,
     /// The parameters to run, complete.
     pub plan: Value,
     /// The parameters as asked, with who set each.
     pub layers: Layers,
+    /// The files that the plan names.
+    pub inputs: Inputs,
 }
 
 impl Request {
@@ -57,7 +63,7 @@ impl Request {
     ///
     /// # Errors
     /// None of task and preset is given, or a name is unknown or not compiled in.
-    pub fn target<'a>(&self, registries: &'a Registries) -> Result<(&'a EngineReg, String)> {
+    pub fn target<'a>(&self, registries: &'a Registries) -> Result<(&'a EngineItem, String)> {
         let preset = self.preset.as_ref();
         let task = self.task.clone().or_else(|| preset.and_then(|p| p.task.clone())).ok_or_else(|| {
             Error::invalid("no task is given").hint("name a preset with `--preset`, or a task with `--task`")
@@ -70,24 +76,31 @@ impl Request {
         Ok((reg, task))
     }
 
-    fn model<'a>(&self, registries: &'a Registries, engine: &EngineReg) -> Result<&'a ModelItem> {
+    fn model<'a>(&self, registries: &'a Registries, engine: &EngineItem) -> Result<Option<&'a ModelItem>> {
+        let about = &engine.about;
         let named = self.model.as_deref().or_else(|| self.preset.as_ref().and_then(|p| p.model.as_deref()));
-        let fits = |m: &&ModelItem| engine.info.architectures.contains(&m.spec.architecture.as_str());
+        let fits = |m: &&ModelItem| about.architectures.contains(&m.spec.architecture);
         let Some(key) = named else {
+            if about.architectures.is_empty() {
+                return Ok(None);
+            }
             return match registries.models.iter().filter(fits).collect::<Vec<_>>().as_slice() {
-                [one] => Ok(one),
+                [one] => Ok(Some(one)),
                 _ => Err(Error::invalid("no model is given").hint("name one with `model:` or `--model`")),
             };
         };
-        let model = find(&registries.models, "model", key)?;
+        let model = registries.model(key)?;
         if !fits(&model) {
             return Err(Error::invalid(format!(
                 "engine `{}` cannot load model `{key}`, whose architecture is `{}`",
-                engine.info.key, model.spec.architecture
+                about.key, model.spec.architecture
             ))
-            .hint(format!("it loads: {}", engine.info.architectures.join(", "))));
+            .hint(match about.architectures.is_empty() {
+                true => "it works without a model: leave out `model`".to_string(),
+                false => format!("it loads: {}", about.architectures.join(", ")),
+            }));
         }
-        Ok(model)
+        Ok(Some(model))
     }
 }
 
@@ -101,9 +114,11 @@ pub fn parse_params<'a>(
     config: &Config,
     entropy: u64,
 ) -> Result<Planned<'a>> {
+    registries.check_overrides(&config.plugins().overrides)?;
     let (engine, task) = request.target(registries)?;
     config.check_task(&task)?;
-    let (_, engine_task) = registries.engine_task(engine.info.key, &task)?;
+    let engine_name = registries.engines.name_of(engine);
+    let (_, engine_task) = registries.engine_task(&engine_name, &task)?;
     let model = request.model(registries, engine)?;
     let schema = schema::of(engine_task, registries);
     let mut layers = layered(request, &schema, model)?;
@@ -111,26 +126,35 @@ pub fn parse_params<'a>(
     let mut findings = validate::check(&schema, &layers)?;
     findings.extend(check_options(&schema, &layers, registries)?);
     if !findings.is_empty() {
-        return Err(refuse(engine, &task, &findings));
+        let refused = refuse(&engine_name, &task, &findings);
+        return Err(explain_choices(&schema, &layers, registries, refused));
     }
-    let plan = (engine_task.plan)(Value::Object(layers.values().clone()), &PlanCtx { entropy })
-        .map_err(|v| refuse(engine, &task, &validate::with_sources(v, &layers)))?;
+    let params = Value::Object(layers.values().clone());
+    let plan = engine
+        .plan(&task, params, &PlanCtx { entropy })?
+        .map_err(|v| refuse(&engine_name, &task, &validate::with_sources(v, &layers)))?;
+    let inputs = Inputs::new(&schema, &plan);
+    let wrong = inputs.check();
+    if !wrong.is_empty() {
+        return Err(refuse(&engine_name, &task, &validate::with_sources(wrong, &layers)));
+    }
     let preset = request.preset.as_ref().map(|p| p.name.clone());
-    Ok(Planned { engine, task, model, preset, plan, layers })
+    Ok(Planned { engine, engine_name, task, model, preset, plan, layers, inputs })
 }
 
-fn refuse(engine: &EngineReg, task: &str, findings: &[Finding]) -> Error {
-    validate::error(findings)
-        .hint(format!("`atelier schema {} {task}` describes every field", engine.info.key))
+fn refuse(engine: &str, task: &str, findings: &[Finding]) -> Error {
+    validate::error(findings).hint(format!("`atelier schema {engine} {task}` describes every field"))
 }
 
-fn layered(request: &Request, schema: &Value, model: &ModelItem) -> Result<Layers> {
+fn layered(request: &Request, schema: &Value, model: Option<&ModelItem>) -> Result<Layers> {
     let mut layers = Layers::default();
     layers.push(&schema::defaults(schema), |_| Source::Default);
     let known = |key: &String| schema::field(schema, &[key]).is_some();
-    let suits: Map<String, Value> =
-        model.spec.defaults.iter().filter(|(k, _)| known(k)).map(|(k, v)| (k.clone(), v.clone())).collect();
-    layers.push(&suits, |_| Source::Model(model.spec.key.clone()));
+    if let Some(ModelItem { spec, .. }) = model {
+        let suits: Map<String, Value> =
+            spec.defaults.iter().filter(|(k, _)| known(k)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        layers.push(&suits, |_| Source::Model(spec.key.clone()));
+    }
     for layer in request.preset.iter().flat_map(|p| &p.layers) {
         layers.push(&layer.params, |p| layer.source(p));
     }
@@ -206,8 +230,8 @@ fn check_options(schema: &Value, layers: &Layers, registries: &Registries) -> Re
 
 fn options_schema(registries: &Registries, kind: Option<&str>, key: &str) -> Option<Value> {
     match kind? {
-        "sampler" => registries.samplers.find(key).map(|s| (s.schema)()),
-        "schedule" => registries.schedules.find(key).map(|s| (s.schema)()),
+        "sampler" => registries.samplers.find(key).map(|s| s.about.options_schema.clone()),
+        "schedule" => registries.schedules.find(key).map(|s| s.about.options_schema.clone()),
         _ => None,
     }
 }
@@ -216,11 +240,28 @@ fn options_schema(registries: &Registries, kind: Option<&str>, key: &str) -> Opt
 fn canonical_name(schema: &Value, field: &str, value: &Value, registries: &Registries) -> Option<Value> {
     let name = value.as_str()?;
     let key = match schema["properties"][field].get(X_REGISTRY)?.as_str()? {
-        "sampler" => registries.samplers.find(name)?.key(),
-        "schedule" => registries.schedules.find(name)?.key(),
+        "sampler" => registries.samplers.name_of(registries.samplers.find(name)?),
+        "schedule" => registries.schedules.name_of(registries.schedules.find(name)?),
         _ => return None,
     };
     Some(key.into())
+}
+
+/// Adds what libraries that are not in use have to do with names that mean nothing.
+fn explain_choices(schema: &Value, layers: &Layers, registries: &Registries, mut e: Error) -> Error {
+    for (field, about) in schema["properties"].as_object().into_iter().flatten() {
+        let kind = about.get(X_REGISTRY).and_then(Value::as_str).unwrap_or_default();
+        let Some(name) = layers.values().get(field).and_then(Value::as_str) else { continue };
+        let unknown = match kind {
+            "sampler" => registries.samplers.find(name).is_none(),
+            "schedule" => registries.schedules.find(name).is_none(),
+            _ => false,
+        };
+        if unknown {
+            e = registries.explain(kind, name, e);
+        }
+    }
+    e
 }
 
 /// Reads a file of parameters: YAML or JSON, a mapping.

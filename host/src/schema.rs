@@ -1,16 +1,16 @@
 //! The schema of a request: what the engine says, with the choices that the registries know.
 
 use crate::registries::Registries;
-use atelier_sdk::EngineTask;
+use atelier_sdk::describe::EngineTaskDescription;
 use atelier_sdk::params::X_REGISTRY;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// Extension that makes a field hold the options of what another field chooses.
 pub const X_OPTIONS_OF: &str = "x-options-of";
 
 /// The full schema of a task: every field that chooses among plugins lists them.
-pub fn of(task: &EngineTask, registries: &Registries) -> Value {
-    let mut schema = (task.schema)();
+pub fn of(task: &EngineTaskDescription, registries: &Registries) -> Value {
+    let mut schema = task.schema.clone();
     fill(&mut schema, registries);
     schema
 }
@@ -19,11 +19,16 @@ fn fill(schema: &mut Value, registries: &Registries) {
     let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
     for field in properties.values_mut().filter_map(Value::as_object_mut) {
         let choices = match field.get(X_REGISTRY).and_then(Value::as_str) {
-            Some("sampler") => registries.samplers.keys().collect::<Vec<_>>(),
-            Some("schedule") => registries.schedules.keys().collect(),
+            Some("sampler") => registries.samplers.names().collect::<Vec<_>>(),
+            Some("schedule") => registries.schedules.names().collect(),
             _ => continue,
         };
-        field.insert("enum".into(), json!(choices));
+        let mut choices: Vec<Value> = choices.into_iter().map(Value::String).collect();
+        // A choice that may be left open.
+        if types(&Value::Object(field.clone())).contains(&"null") {
+            choices.push(Value::Null);
+        }
+        field.insert("enum".into(), Value::Array(choices));
     }
 }
 
@@ -49,7 +54,8 @@ pub fn field<'a>(schema: &'a Value, path: &[&str]) -> Option<&'a Value> {
     Some(at)
 }
 
-fn resolve<'a>(root: &'a Value, at: &'a Value) -> &'a Value {
+/// What a `$ref` within the same schema leads to; anything else as it is.
+pub(crate) fn resolve<'a>(root: &'a Value, at: &'a Value) -> &'a Value {
     let target = at.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix('#'));
     target.and_then(|p| root.pointer(p)).unwrap_or(at)
 }

@@ -13,6 +13,7 @@ use crate::json;
 use crate::pngmeta::{self, A1111_KEY, ATELIER_KEY};
 use crate::registries::Registries;
 use crate::request::Planned;
+use atelier_sdk::model::ModelItem;
 use atelier_sdk::{Error, ErrorKind, Event, Image, Result, ResultExt};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -53,12 +54,13 @@ impl RunFolder {
     /// # Errors
     /// The folder cannot be made or written.
     pub fn create(root: &Path, planned: &Planned<'_>, registries: &Registries, device: &str) -> Result<Self> {
-        let dir = fresh_folder(root, &planned.task, &planned.model.spec.key)?;
+        let by = planned.model.map_or(&planned.engine.about.key, |m| &m.spec.key);
+        let dir = fresh_folder(root, &planned.task, by)?;
         let events = dir.join("events.jsonl");
         let events =
             File::create(&events).map_err(|e| Error::io(format!("cannot write {}", events.display()), e))?;
         let metadata = metadata(planned, registries, device);
-        let model = planned.model.spec.key.clone();
+        let model = planned.model.map(|m| m.spec.key.clone()).unwrap_or_default();
         let folder = Self { dir, events, metadata, model, images: Vec::new() };
         folder.ledger(Status::Running, None)?;
         Ok(folder)
@@ -72,6 +74,13 @@ impl RunFolder {
     /// The images so far.
     pub fn images(&self) -> &[PathBuf] {
         &self.images
+    }
+
+    /// Adds something to the metadata of what is still to come, if there is anything to say.
+    pub fn note(&mut self, key: &str, value: Value) {
+        if value.as_object().is_some_and(|map| !map.is_empty()) {
+            self.metadata.insert(key.into(), value);
+        }
     }
 
     /// Adds a line to events.jsonl.
@@ -158,30 +167,24 @@ fn fresh_folder(root: &Path, task: &str, model: &str) -> Result<PathBuf> {
 }
 
 fn metadata(planned: &Planned<'_>, registries: &Registries, device: &str) -> Map<String, Value> {
-    let model = &planned.model.spec;
     // A model named by its path is found again by that path, a described one by its key.
-    let path = (planned.model.origin == crate::registries::LOCAL).then_some(model.path.as_ref()).flatten();
-    let mut plugins = Map::from_iter([(planned.engine.info.key.to_string(), json!(planned.engine.origin))]);
-    for (kind, origin) in [
-        (
-            "sampler",
-            planned.plan["sampler"].as_str().and_then(|s| registries.samplers.find(s)).map(|s| s.origin),
-        ),
-        (
-            "schedule",
-            planned.plan["schedule"].as_str().and_then(|s| registries.schedules.find(s)).map(|s| s.origin),
-        ),
-    ] {
-        if let (Some(key), Some(origin)) = (planned.plan[kind].as_str(), origin) {
-            plugins.insert(key.to_string(), json!(origin));
-        }
+    let model = planned.model.map(|ModelItem { spec, origin }| {
+        let path = (origin == crate::registries::LOCAL).then_some(spec.path.as_ref()).flatten();
+        json!({"key": spec.key, "path": path, "license": spec.license, "sha256": spec.sha256})
+    });
+    let mut plugins = Map::from_iter([(planned.engine_name.clone(), planned.engine.origin.record())]);
+    let chosen = |field: &str| planned.plan[field].as_str();
+    let sampler = chosen("sampler").and_then(|s| Some((s, &registries.samplers.find(s)?.origin)));
+    let schedule = chosen("schedule").and_then(|s| Some((s, &registries.schedules.find(s)?.origin)));
+    for (key, origin) in sampler.into_iter().chain(schedule) {
+        plugins.insert(key.to_string(), origin.record());
     }
     let value = json!({
         "schema_version": SCHEMA_VERSION,
         "atelier": env!("CARGO_PKG_VERSION"),
         "task": planned.task,
-        "engine": planned.engine.info.key,
-        "model": {"key": model.key, "path": path, "license": model.license, "sha256": model.sha256},
+        "engine": planned.engine_name,
+        "model": model,
         "preset": planned.preset,
         "device": device,
         "plugins": plugins,
@@ -206,6 +209,8 @@ pub struct Recorded {
     pub params: Map<String, Value>,
     /// Settings of another program that have no counterpart here.
     pub left_out: Vec<String>,
+    /// The libraries that had a part in it: name and digest.
+    pub plugins: Vec<(String, String)>,
 }
 
 /// Reads the request back from an image (or its sidecar).
@@ -225,10 +230,23 @@ pub fn read_back(path: &Path, registries: &Registries) -> Result<Recorded> {
     if let Some(text) = find(A1111_KEY) {
         let (params, left_out) = crate::a1111::parse(text, &registries.samplers, &registries.schedules)
             .map_err(|e| e.context(format!("in {}", path.display())))?;
-        return Ok(Recorded { task: "txt2img".into(), engine: None, model: None, params, left_out });
+        return Ok(Recorded {
+            task: "txt2img".into(),
+            engine: None,
+            model: None,
+            params,
+            left_out,
+            plugins: Vec::new(),
+        });
     }
     Err(Error::new(ErrorKind::Corrupt, format!("{} holds no record of how it was made", path.display()))
         .hint("atelier's and A1111's images do, unless a program has removed it"))
+}
+
+/// The plugin libraries that the metadata names.
+fn libraries(metadata: &Value) -> Vec<(String, String)> {
+    let all = metadata["plugins"].as_object().into_iter().flatten();
+    all.filter_map(|(_, p)| Some((p["plugin"].as_str()?.into(), p["sha256"].as_str()?.into()))).collect()
 }
 
 fn from_own(text: &str) -> Result<Recorded> {
@@ -244,5 +262,6 @@ fn from_own(text: &str) -> Result<Recorded> {
         model: text_at("/model/path").or_else(|| text_at("/model/key")),
         params,
         left_out: Vec::new(),
+        plugins: libraries(&value),
     })
 }

@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use crate::plugins::template::Kind;
 use atelier_sdk::{Device, Dtype};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -14,6 +15,13 @@ pub struct Cli {
     /// Settings file [default: atelier.yaml here or beside configs/]
     #[arg(long, global = true, env = "ATELIER_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Use a plugin from this file or folder; may be given more than once
+    #[arg(long, global = true, value_name = "FILE")]
+    pub plugin: Vec<PathBuf>,
+    /// For developers: trust every plugin below this folder, for this command only
+    /// (also: ATELIER_TRUST_PLUGINS_IN)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub trust_plugins_in: Vec<PathBuf>,
     /// Show the log on the terminal (-v: what is run, -vv: details)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -27,8 +35,8 @@ pub enum Command {
     Generate(Generate),
     /// List, show or check presets
     Presets(Presets),
-    /// What is plugged in
-    Plugins(List),
+    /// What is plugged in; install, trust and remove plugins
+    Plugins(Plugins),
     /// What performs tasks
     Engines(List),
     /// What can be asked for
@@ -45,6 +53,14 @@ pub enum Command {
     Doctor(Doctor),
     /// Measure speed and memory
     Benchmark(Benchmark),
+    /// The process of a plugin: started by atelier, not by people
+    #[command(name = crate::plugins::process::COMMAND, hide = true)]
+    Worker {
+        /// The stored copy of its library
+        copy: PathBuf,
+        /// Its digest
+        sha256: String,
+    },
 }
 
 impl Command {
@@ -53,13 +69,11 @@ impl Command {
         match self {
             Self::Generate(a) => a.json,
             Self::Presets(a) => a.action.json(),
-            Self::Plugins(a)
-            | Self::Engines(a)
-            | Self::Tasks(a)
-            | Self::Samplers(a)
-            | Self::Schedules(a)
-            | Self::Models(a) => a.action.json(),
-            Self::Schema(_) => false,
+            Self::Plugins(a) => a.action.json(),
+            Self::Engines(a) | Self::Tasks(a) | Self::Samplers(a) | Self::Schedules(a) | Self::Models(a) => {
+                a.action.json()
+            }
+            Self::Schema(_) | Self::Worker { .. } => false,
             Self::Doctor(a) => a.json,
             Self::Benchmark(a) => a.json,
         }
@@ -154,6 +168,104 @@ impl PresetAction {
 }
 
 #[derive(Debug, Args)]
+pub struct Plugins {
+    #[command(subcommand)]
+    pub action: PluginAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PluginAction {
+    /// All of them
+    List(PluginList),
+    /// Copy a plugin to the user's own folder, where it is found from now on
+    Install(PluginInstall),
+    /// Let a plugin run: it gets all rights that you have. A file that changes is untrusted again
+    Trust {
+        /// Its name, or its file or folder
+        #[arg(value_name = "NAME|FILE")]
+        which: String,
+    },
+    /// Do not let a plugin run any more
+    Untrust {
+        /// Its name, or the first 8 or more digits of its sha256
+        #[arg(value_name = "NAME|SHA256")]
+        which: String,
+    },
+    /// Remove an installed plugin
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// Check whether a plugin can be loaded and keeps the rules
+    Check(PluginCheck),
+    /// Make a new plugin to start from
+    New(PluginNew),
+}
+
+impl PluginAction {
+    fn json(&self) -> bool {
+        match self {
+            Self::List(a) => a.json,
+            Self::Check(a) => a.json,
+            _ => false,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct PluginList {
+    /// Only what cannot be used, and why
+    #[arg(long)]
+    pub failed: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PluginInstall {
+    /// A library, or a folder with a plugin.yaml
+    pub path: PathBuf,
+    /// Name for a library without a plugin.yaml [default: from the file's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Replace an installed plugin of this name
+    #[arg(long)]
+    pub force: bool,
+    /// Trust it as well
+    #[arg(long)]
+    pub trust: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PluginCheck {
+    /// Measure what the boundary costs as well: runs the library in this process, too
+    #[arg(long)]
+    pub time: bool,
+    /// Its name, or its file or folder
+    #[arg(value_name = "NAME|FILE")]
+    pub which: String,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PluginNew {
+    /// Its name
+    pub name: String,
+    /// What it provides
+    #[arg(long, value_enum, default_value_t = Kind::Sampler)]
+    pub kind: Kind,
+    /// Folder to make it in [default: here]
+    #[arg(long = "in", value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+    /// The plugin sdk's folder, to build against
+    #[arg(long, value_name = "DIR")]
+    pub sdk: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub struct List {
     #[command(subcommand)]
     pub action: ListAction,
@@ -207,4 +319,45 @@ pub struct Benchmark {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+
+    /// An argument of a command that has the name of a global one passes the check above and panics when used.
+    #[test]
+    fn every_command_about_plugins_is_read() {
+        for line in [
+            "list --failed --json",
+            "install a --name b --force --trust",
+            "trust a",
+            "untrust a",
+            "remove a",
+            "check a --json",
+            "new a --kind engine --in b --sdk c",
+        ] {
+            let line = format!("atelier plugins {line} --plugin x");
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.plugin, [PathBuf::from("x")], "{line}");
+        }
+    }
+
+    #[test]
+    fn plugins_and_trusted_folders_are_named_before_or_after_the_command_and_more_than_once() {
+        for line in [
+            "atelier --plugin a --plugin b --trust-plugins-in c doctor",
+            "atelier doctor --plugin a --plugin b --trust-plugins-in c",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.plugin, [PathBuf::from("a"), PathBuf::from("b")], "{line}");
+            assert_eq!(cli.trust_plugins_in, [PathBuf::from("c")], "{line}");
+        }
+    }
 }

@@ -38,8 +38,9 @@ pub fn run(args: &Benchmark, studio: &mut Studio) -> Result<()> {
     let mut steps = watch.steps.clone();
     steps.sort_by(f64::total_cmp);
     let median = steps.get(steps.len() / 2).copied().unwrap_or(f64::NAN);
+    let model = planned.model.map_or("-", |m| m.spec.key.as_str());
     let result = json!({
-        "model": planned.model.spec.key,
+        "model": model,
         "fake_weights": compute.fake_weights,
         "device": facts["device"],
         "size": format!("{}x{}", planned.plan["width"], planned.plan["height"]),
@@ -55,7 +56,7 @@ pub fn run(args: &Benchmark, studio: &mut Studio) -> Result<()> {
     }
     say(format_args!(
         "{} {} on {}: load {:.2} s, prompt {:.2} s, {:.3} s per step (median of {}), decode {:.2} s, peak memory {}",
-        planned.model.spec.key,
+        model,
         result["size"].as_str().unwrap_or_default(),
         facts["device"].as_str().unwrap_or_default(),
         watch.load,

@@ -3,6 +3,7 @@
 use super::args::Doctor;
 use super::{Studio, logging, say, say_json};
 use crate::{builtin, fsx, machine};
+use atelier_sdk::engine::DeviceInfo;
 use atelier_sdk::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
@@ -46,8 +47,12 @@ fn verdict(studio: &Studio, writable: Result<()>) -> Result<()> {
 
 fn devices(studio: &Studio) -> Vec<Value> {
     let all = studio.registries.engines.iter().flat_map(|e| {
-        (e.devices)().into_iter().map(|d| {
-            json!({"engine": e.info.key, "device": d.device, "available": d.available, "detail": d.detail})
+        // An engine that cannot tell its devices has none that can be used.
+        let failed = |e: Error| {
+            vec![DeviceInfo { device: "none".into(), available: false, detail: e.chain().join(": ") }]
+        };
+        e.devices().unwrap_or_else(failed).into_iter().map(|d| {
+            json!({"engine": e.about.key, "device": d.device, "available": d.available, "detail": d.detail})
         })
     });
     all.collect()

@@ -27,6 +27,9 @@ impl Asked {
                     "a setting of the image has no counterpart here and is left out"
                 );
             }
+            for (name, sha256) in &recorded.plugins {
+                warn_about(name, sha256, studio);
+            }
             request.task = Some(recorded.task);
             request.engine = recorded.engine;
             request.model = recorded.model;
@@ -47,6 +50,20 @@ impl Asked {
     /// Where and how to compute.
     pub fn compute(&self) -> Compute {
         Compute { device: self.device, dtype: self.dtype, fake_weights: false }
+    }
+}
+
+/// Says so when a plugin that made an image is not here, or not the same.
+fn warn_about(name: &str, sha256: &str, studio: &Studio) {
+    let brief = &sha256[..sha256.len().min(12)];
+    match studio.registries.plugins.iter().find(|p| p.name == name) {
+        Some(p) if p.sha256 == sha256 => {}
+        Some(_) => {
+            eprintln!("warning: plugin `{name}` is not the one that made the image (sha256 {brief}...)")
+        }
+        None => eprintln!(
+            "warning: plugin `{name}` (sha256 {brief}...), which made the image, is not in use here"
+        ),
     }
 }
 
@@ -82,13 +99,13 @@ pub fn run(args: &Generate, studio: &mut Studio) -> Result<()> {
 fn show(planned: &Planned<'_>, as_json: bool) -> Result<()> {
     if as_json {
         return say_json(&json!({
-            "task": planned.task, "engine": planned.engine.info.key, "model": planned.model.spec.key,
+            "task": planned.task, "engine": planned.engine_name, "model": planned.model.map(|m| &m.spec.key),
             "preset": planned.preset, "params": planned.plan,
         }));
     }
     say(format_args!("task   {}", planned.task))?;
-    say(format_args!("engine {}", planned.engine.info.key))?;
-    say(format_args!("model  {}", planned.model.spec.key))?;
+    say(format_args!("engine {}", planned.engine_name))?;
+    say(format_args!("model  {}", planned.model.map_or("-", |m| m.spec.key.as_str())))?;
     let Some(plan) = planned.plan.as_object() else { return Ok(()) };
     for (pointer, value) in json::leaves(plan) {
         let source = planned.layers.source(&pointer).map(Source::to_string);

@@ -3,6 +3,7 @@
 use super::args::List;
 use super::{Studio, say, say_json};
 use crate::builtin;
+use crate::items::Origin;
 use atelier_sdk::Result;
 use serde_json::{Value, json};
 
@@ -28,10 +29,12 @@ fn show(list: &List, head: &[&str], rows: Vec<Vec<String>>, values: Vec<Value>) 
 pub fn plugins(list: &List, studio: &Studio) -> Result<()> {
     let r = &studio.registries;
     let mut found: Vec<(&str, String, String)> = Vec::new();
-    found.extend(r.tasks.iter().map(|t| ("task", t.info.key.to_string(), t.origin.to_string())));
-    found.extend(r.engines.iter().map(|e| ("engine", e.info.key.to_string(), e.origin.to_string())));
-    found.extend(r.samplers.iter().map(|s| ("sampler", s.info.key.to_string(), s.origin.to_string())));
-    found.extend(r.schedules.iter().map(|s| ("schedule", s.info.key.to_string(), s.origin.to_string())));
+    found.extend(r.tasks.iter().map(|t| ("task", r.tasks.name_of(t), t.origin.text().to_string())));
+    found.extend(r.engines.iter().map(|e| ("engine", r.engines.name_of(e), e.origin.text().to_string())));
+    found.extend(r.samplers.iter().map(|s| ("sampler", r.samplers.name_of(s), s.origin.text().to_string())));
+    found.extend(
+        r.schedules.iter().map(|s| ("schedule", r.schedules.name_of(s), s.origin.text().to_string())),
+    );
     found.extend(r.models.iter().map(|m| ("model", m.spec.key.clone(), m.origin.clone())));
     let left_out = builtin::OPTIONAL.iter().filter(|o| !o.compiled && o.kind != "device");
     let mut rows: Vec<Vec<String>> =
@@ -56,11 +59,16 @@ pub fn engines(list: &List, studio: &Studio) -> Result<()> {
     let mut rows = Vec::new();
     let mut values = Vec::new();
     for e in &studio.registries.engines {
-        let mut tasks: Vec<_> = e.tasks.iter().map(|t| t.task.key).collect();
+        let about = &e.about;
+        let mut tasks: Vec<_> = about.tasks.iter().map(|t| t.task.key.as_str()).collect();
         tasks.sort_unstable();
-        rows.push(vec![e.info.key.into(), tasks.join(", "), e.info.title.into()]);
-        values.push(json!({"key": e.info.key, "title": e.info.title, "summary": e.info.summary,
-            "tasks": tasks, "architectures": e.info.architectures, "devices": (e.devices)(), "origin": e.origin}));
+        let name = studio.registries.engines.name_of(e);
+        rows.push(vec![name.clone(), tasks.join(", "), about.title.clone()]);
+        // Asking a library for its devices starts it: only when somebody reads the answer.
+        let devices = list.action.json().then(|| e.devices().unwrap_or_default());
+        values.push(json!({"key": about.key, "name": name, "title": about.title, "summary": about.summary,
+            "tasks": tasks, "architectures": about.architectures, "devices": devices,
+            "origin": e.origin.text(), "plugin": e.origin.plugin()}));
     }
     show(list, &["ENGINE", "TASKS", "TITLE"], rows, values)
 }
@@ -70,14 +78,19 @@ pub fn tasks(list: &List, studio: &Studio) -> Result<()> {
     let mut rows = Vec::new();
     let mut values = Vec::new();
     for t in studio.registries.task_infos() {
-        let engines: Vec<_> = studio.registries.engines_for(t.key).iter().map(|e| e.info.key).collect();
-        let on = studio.config.check_task(t.key).is_ok();
+        let engines: Vec<_> = studio
+            .registries
+            .engines_for(&t.key)
+            .iter()
+            .map(|e| studio.registries.engines.name_of(e))
+            .collect();
+        let on = studio.config.check_task(&t.key).is_ok();
         let by = match (engines.is_empty(), on) {
             (_, false) => "switched off".to_string(),
             (true, _) => "-".to_string(),
             _ => engines.join(", "),
         };
-        rows.push(vec![t.key.into(), by, t.summary.into()]);
+        rows.push(vec![t.key.clone(), by, t.summary.clone()]);
         values.push(
             json!({"key": t.key, "title": t.title, "summary": t.summary, "engines": engines, "enabled": on}),
         );
@@ -85,17 +98,24 @@ pub fn tasks(list: &List, studio: &Studio) -> Result<()> {
     show(list, &["TASK", "ENGINES", "WHAT"], rows, values)
 }
 
+/// A description, with the name that means it and where it comes from.
+fn listed(about: &impl serde::Serialize, name: &str, origin: &Origin) -> Value {
+    let mut value = json!(about);
+    value["name"] = json!(name);
+    value["origin"] = json!(origin.text());
+    value["plugin"] = json!(origin.plugin());
+    value
+}
+
 /// `atelier samplers list`.
 pub fn samplers(list: &List, studio: &Studio) -> Result<()> {
     let mut rows = Vec::new();
     let mut values = Vec::new();
-    for s in &studio.registries.samplers {
-        let i = s.info;
-        rows.push(vec![i.key.into(), i.title.into(), i.evaluations.to_string(), i.summary.into()]);
-        let mut value = json!(i);
-        value["origin"] = json!(s.origin);
-        value["options_schema"] = (s.schema)();
-        values.push(value);
+    let samplers = &studio.registries.samplers;
+    for s in samplers {
+        let i = &s.about;
+        rows.push(vec![samplers.name_of(s), i.title.clone(), i.evaluations.to_string(), i.summary.clone()]);
+        values.push(listed(i, &samplers.name_of(s), &s.origin));
     }
     show(list, &["SAMPLER", "TITLE", "EVALS", "WHAT"], rows, values)
 }
@@ -104,12 +124,11 @@ pub fn samplers(list: &List, studio: &Studio) -> Result<()> {
 pub fn schedules(list: &List, studio: &Studio) -> Result<()> {
     let mut rows = Vec::new();
     let mut values = Vec::new();
-    for s in &studio.registries.schedules {
-        rows.push(vec![s.info.key.into(), s.info.title.into(), s.info.summary.into()]);
-        let mut value = json!(s.info);
-        value["origin"] = json!(s.origin);
-        value["options_schema"] = (s.schema)();
-        values.push(value);
+    let schedules = &studio.registries.schedules;
+    for s in schedules {
+        let i = &s.about;
+        rows.push(vec![schedules.name_of(s), i.title.clone(), i.summary.clone()]);
+        values.push(listed(i, &schedules.name_of(s), &s.origin));
     }
     show(list, &["SCHEDULE", "TITLE", "WHAT"], rows, values)
 }

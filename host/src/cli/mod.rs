@@ -6,6 +6,8 @@ mod doctor;
 mod generate;
 mod lists;
 mod logging;
+mod plugin_files;
+mod plugin_tools;
 mod presets;
 mod progress;
 mod schema;
@@ -13,8 +15,10 @@ mod schema;
 use crate::config::Config;
 use crate::dispatch::Cancel;
 use crate::paths::Paths;
+use crate::plugins::catalog::{Catalog, Wanted};
+use crate::plugins::worker;
 use crate::registries::Registries;
-use args::{Cli, Command};
+use args::{Cli, Command, PluginAction};
 use atelier_sdk::{Error, ErrorKind, Result, ResultExt};
 use clap::Parser;
 use serde_json::{Value, json};
@@ -52,24 +56,49 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
+    if let Command::Worker { copy, sha256 } = &cli.command {
+        return worker::main(copy, sha256);
+    }
     let paths = Paths::find(cli.configs.as_deref())?;
     let config = Config::load(cli.config.as_deref(), &paths)?;
-    let registries = Registries::discover(&paths)?;
-    config.check_names(registries.task_infos().iter().map(|t| t.key))?;
-    let mut studio = Studio { paths, config, registries };
-    match cli.command {
-        Command::Generate(args) => generate::run(&args, &mut studio),
-        Command::Presets(args) => presets::run(&args, &studio),
-        Command::Plugins(args) => lists::plugins(&args, &studio),
-        Command::Engines(args) => lists::engines(&args, &studio),
-        Command::Tasks(args) => lists::tasks(&args, &studio),
-        Command::Samplers(args) => lists::samplers(&args, &studio),
-        Command::Schedules(args) => lists::schedules(&args, &studio),
-        Command::Models(args) => lists::models(&args, &studio),
-        Command::Schema(args) => schema::run(&args, &studio),
-        Command::Doctor(args) => doctor::run(&args, &studio),
-        Command::Benchmark(args) => benchmark::run(&args, &mut studio),
+    if let Command::Plugins(args) = &cli.command
+        && let Some(done) = plugin_command(&args.action, &cli, &config)
+    {
+        return done;
     }
+    let wanted =
+        Wanted { plugins: &cli.plugin, trusted_folders: &cli.trust_plugins_in, settings: config.plugins() };
+    let registries = Registries::discover(&paths, Catalog::find(wanted)?, &config.plugins().overrides)?;
+    config.check_names(registries.task_infos().iter().map(|t| t.key.as_str()))?;
+    let mut studio = Studio { paths, config, registries };
+    match &cli.command {
+        Command::Generate(args) => generate::run(args, &mut studio),
+        Command::Presets(args) => presets::run(args, &studio),
+        Command::Plugins(args) => plugin_tools::list(&args.action, &studio),
+        Command::Engines(args) => lists::engines(args, &studio),
+        Command::Tasks(args) => lists::tasks(args, &studio),
+        Command::Samplers(args) => lists::samplers(args, &studio),
+        Command::Schedules(args) => lists::schedules(args, &studio),
+        Command::Models(args) => lists::models(args, &studio),
+        Command::Schema(args) => schema::run(args, &studio),
+        Command::Doctor(args) => doctor::run(args, &studio),
+        Command::Benchmark(args) => benchmark::run(args, &mut studio),
+        Command::Worker { .. } => Ok(()), // done above
+    }
+}
+
+/// The commands about plugins that do not look at what plugins and models there are: they have to work when one
+/// of those is broken, because they are how to get rid of it.
+fn plugin_command(action: &PluginAction, cli: &Cli, config: &Config) -> Option<Result<()>> {
+    Some(match action {
+        PluginAction::List(_) => return None,
+        PluginAction::Install(args) => plugin_files::install(args),
+        PluginAction::Trust { which } => plugin_files::trust(which, cli, config),
+        PluginAction::Untrust { which } => plugin_files::untrust(which),
+        PluginAction::Remove { name } => plugin_files::remove(name),
+        PluginAction::Check(args) => plugin_tools::check(args, cli, config),
+        PluginAction::New(args) => plugin_tools::new(args),
+    })
 }
 
 /// Prints a line to stdout; a reader that went away is an error that ends the command quietly.

@@ -45,8 +45,8 @@ fn show(name: &str, as_json: bool, studio: &Studio) -> Result<()> {
     let request = Request { preset: Some(preset.clone()), ..Request::default() };
     // What cannot run in this build is shown as written.
     let planned = request::parse_params(&request, &studio.registries, &studio.config, 0).ok();
-    let engine = planned.as_ref().map(|p| p.engine.info.key.to_string()).or(preset.engine.clone());
-    let model = planned.as_ref().map(|p| p.model.spec.key.clone()).or(preset.model.clone());
+    let engine = planned.as_ref().map(|p| p.engine_name.clone()).or(preset.engine.clone());
+    let model = planned.as_ref().and_then(|p| Some(p.model?.spec.key.clone())).or(preset.model.clone());
     let params = planned.as_ref().map_or_else(|| preset.params(), |p| p.layers.values().clone());
     let mut value = json!({"schema_version": SCHEMA_VERSION, "title": preset.title,
         "description": preset.description, "task": preset.task, "engine": engine, "model": model, "params": params});

@@ -2,7 +2,6 @@
 
 use super::args::Schema;
 use super::{Studio, say_json};
-use crate::registries::find;
 use crate::schema;
 use atelier_sdk::Result;
 
@@ -10,8 +9,8 @@ use atelier_sdk::Result;
 pub fn run(args: &Schema, studio: &Studio) -> Result<()> {
     let r = &studio.registries;
     let value = match args.engine.as_str() {
-        "sampler" => (find(&r.samplers, "sampler", &args.task)?.schema)(),
-        "schedule" => (find(&r.schedules, "schedule", &args.task)?.schema)(),
+        "sampler" => r.sampler(&args.task)?.about.options_schema.clone(),
+        "schedule" => r.schedule(&args.task)?.about.options_schema.clone(),
         engine => schema::of(r.engine_task(engine, &args.task)?.1, r),
     };
     say_json(&value)

@@ -142,12 +142,12 @@ pub fn load(request: &atelier_sdk::LoadRequest<'_>, ctx: &mut dyn EngineCtx) -> 
     ctx.event(Event::Stage { stage: Stage::Load })?;
     let device = device::open(request.device)?;
     let dtype = device::dtype(request.dtype, &device);
+    let model = request.model()?;
     if request.fake_weights {
-        return Ok(Box::new(SdSession::new(fake(&request.model.key, dtype, &device)?)));
+        return Ok(Box::new(SdSession::new(fake(&model.key, dtype, &device)?)));
     }
-    let here = || format!("cannot load model `{}`", request.model.key);
-    let path = request
-        .model
+    let here = || format!("cannot load model `{}`", model.key);
+    let path = model
         .path
         .as_deref()
         .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{}: it names no files", here())))?;
@@ -156,7 +156,7 @@ pub fn load(request: &atelier_sdk::LoadRequest<'_>, ctx: &mut dyn EngineCtx) -> 
             ErrorKind::NotFound,
             format!("{}: there is no folder {}", here(), path.display()),
         )
-        .hint(format!("put a diffusers folder there, from: {}", request.model.source)));
+        .hint(format!("put a diffusers folder there, from: {}", model.source)));
     }
     let (pipeline, unused) = Pipeline::open(path, dtype, &device)
         .map_err(|e| e.context(format!("{} from {}", here(), path.display())))?;

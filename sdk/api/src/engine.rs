@@ -57,7 +57,7 @@ impl fmt::Display for Device {
 }
 
 /// A device as an engine sees it.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct DeviceInfo {
     /// `cpu`, `metal:0`, ...
     pub device: String,
@@ -99,14 +99,25 @@ impl FromStr for Dtype {
 /// What to load.
 #[derive(Debug, Clone, Copy)]
 pub struct LoadRequest<'a> {
-    /// The model.
-    pub model: &'a ModelSpec,
+    /// The model; none for an engine that needs none ([`EngineInfo::architectures`] is empty).
+    pub model: Option<&'a ModelSpec>,
     /// Where to compute.
     pub device: Device,
     /// In which numbers.
     pub dtype: Dtype,
     /// Use random weights of the model's shapes instead of its files: for benchmarks.
     pub fake_weights: bool,
+}
+
+impl<'a> LoadRequest<'a> {
+    /// The model, for an engine that needs one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn model(&self) -> Result<&'a ModelSpec> {
+        self.model
+            .ok_or_else(|| Error::invalid("no model is given").hint("name one with `model:` or `--model`"))
+    }
 }
 
 /// Services that the host gives a running engine. The caller owns progress, preview, cancel and saving; an
@@ -132,6 +143,18 @@ pub trait EngineCtx {
     /// # Errors
     /// Unknown key, wrong options.
     fn schedule(&mut self, key: &str, options: &Value) -> Result<Box<dyn Schedule>>;
+
+    /// The image that parameter `field` names, decoded and upright. The field's schema says `x-file: image`.
+    ///
+    /// # Errors
+    /// The field is empty or names no file parameter; the file is missing, damaged or no image.
+    fn input_image(&mut self, field: &str) -> Result<Image>;
+
+    /// The bytes of the file that parameter `field` names. The field's schema says `x-file: any`.
+    ///
+    /// # Errors
+    /// As for [`Self::input_image`].
+    fn input_bytes(&mut self, field: &str) -> Result<Vec<u8>>;
 
     /// Hands over a finished image. `facts` joins the image's metadata: what differs from image to image
     /// of one run (its seed, its index).
@@ -171,7 +194,7 @@ pub struct EngineInfo {
     pub title: &'static str,
     /// One sentence.
     pub summary: &'static str,
-    /// Model architectures it loads: `sd` (see [`ModelSpec::architecture`]).
+    /// Model architectures it loads: `sd` (see [`ModelSpec::architecture`]); none if it works without a model.
     pub architectures: &'static [&'static str],
 }
 

@@ -47,20 +47,50 @@ impl ErrorKind {
         }
     }
 
+    /// The number under which this kind crosses to and from a plugin library; never changed, only added to.
+    pub(crate) const fn code(self) -> u32 {
+        match self {
+            Self::Internal => 0,
+            Self::Cancelled => 1,
+            Self::InvalidRequest => 2,
+            Self::NotFound => 3,
+            Self::Unsupported => 4,
+            Self::Environment => 5,
+            Self::Corrupt => 6,
+            Self::Panic => 7,
+            Self::Timeout => 8,
+        }
+    }
+
+    /// The kind of a number; one that a newer side has made up is a bug of that side until known better.
+    pub(crate) const fn from_code(code: u32) -> Self {
+        match code {
+            1 => Self::Cancelled,
+            2 => Self::InvalidRequest,
+            3 => Self::NotFound,
+            4 => Self::Unsupported,
+            5 => Self::Environment,
+            6 => Self::Corrupt,
+            7 => Self::Panic,
+            8 => Self::Timeout,
+            _ => Self::Internal,
+        }
+    }
+
     /// Whether the user or the machine caused it, as opposed to a bug.
     pub const fn is_expected(self) -> bool {
         !matches!(self, Self::Internal | Self::Panic)
     }
 }
 
-type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
+type BoxedCause = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 #[derive(Debug)]
 struct Inner {
     kind: ErrorKind,
     message: String,
     hints: Vec<String>,
-    source: Option<Cause>,
+    source: Option<BoxedCause>,
 }
 
 /// The error of the sdk. Cheap to move (one pointer).
@@ -100,7 +130,7 @@ impl Error {
 
     /// Sets the cause.
     #[must_use]
-    pub fn because(mut self, source: impl Into<Cause>) -> Self {
+    pub fn because(mut self, source: impl Into<BoxedCause>) -> Self {
         self.0.source = Some(source.into());
         self
     }
@@ -173,6 +203,75 @@ impl Error {
     }
 }
 
+/// What of an error crosses to another library or process beside kind and message.
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+struct Detail {
+    hints: Vec<String>,
+    causes: Vec<String>,
+    /// Backtraces and the like, of unexpected errors.
+    debug: Option<String>,
+}
+
+/// Longest debugging text that crosses.
+const MAX_DEBUG: usize = 64 << 10;
+
+/// A cause that came from elsewhere as text.
+struct Cause {
+    message: String,
+    next: Option<Box<Cause>>,
+    debug: Option<String>,
+}
+
+impl Error {
+    /// This error as it crosses to another library or process: code, message, JSON.
+    pub fn to_parts(&self) -> (u32, String, String) {
+        let debug = (!self.kind().is_expected()).then(|| format!("{self:?}")).map(|mut text| {
+            text.truncate(text.floor_char_boundary(MAX_DEBUG));
+            text
+        });
+        let causes = self.chain().into_iter().skip(1).collect();
+        let detail = Detail { hints: self.0.hints.clone(), causes, debug };
+        // Three texts are always JSON.
+        let json = serde_json::to_string(&detail).unwrap_or_default();
+        (self.kind().code(), self.0.message.clone(), json)
+    }
+
+    /// The error that [`Self::to_parts`] took apart. Details that cannot be read are left out.
+    pub fn from_parts(code: u32, message: &str, detail_json: &str) -> Self {
+        let detail: Detail = serde_json::from_str(detail_json).unwrap_or_default();
+        let mut debug = detail.debug;
+        let chain = detail
+            .causes
+            .into_iter()
+            .rev()
+            .fold(None, |next, message| Some(Box::new(Cause { message, next, debug: debug.take() })));
+        let mut error = Self::new(ErrorKind::from_code(code), message);
+        error.0.hints = detail.hints;
+        error.0.source = chain.map(|c| c as BoxedCause);
+        error
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        self.debug.iter().try_for_each(|d| write!(f, "\n{d}"))
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.next.as_deref().map(|c| c as _)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)
@@ -200,7 +299,7 @@ pub trait ResultExt<T> {
     fn kind(self, kind: ErrorKind, message: impl FnOnce() -> String) -> Result<T>;
 }
 
-impl<T, E: Into<Cause>> ResultExt<T> for std::result::Result<T, E> {
+impl<T, E: Into<BoxedCause>> ResultExt<T> for std::result::Result<T, E> {
     fn internal(self, message: &str) -> Result<T> {
         self.map_err(|e| Error::internal(message).because(e))
     }
@@ -222,6 +321,24 @@ mod tests {
         assert_eq!(e.hints().len(), 1);
         assert_eq!(e.chain()[..2], ["saving image 1", "cannot write `a.png`"]);
         assert_eq!(e.chain().len(), 3);
+    }
+
+    #[test]
+    fn an_error_that_crossed_says_the_same() {
+        let io = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let e = Error::io("cannot write `a.png`", io).context("saving image 1").hint("again");
+        let (code, message, detail) = e.to_parts();
+        let back = Error::from_parts(code, &message, &detail);
+        assert_eq!((back.kind(), back.chain(), back.hints()), (e.kind(), e.chain(), e.hints()));
+        let bare = Error::from_parts(9999, "from the future", "not json");
+        assert_eq!((bare.kind(), bare.chain().len()), (ErrorKind::Internal, 1));
+    }
+
+    #[test]
+    fn every_kind_has_a_number_that_leads_back_to_it() {
+        for code in 0..9 {
+            assert_eq!(ErrorKind::from_code(code).code(), code);
+        }
     }
 
     #[test]

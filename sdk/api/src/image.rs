@@ -3,7 +3,8 @@
 use crate::error::{Error, Result};
 
 /// The layout of pixels in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum PixelFormat {
     /// 8 bits of grey.
@@ -40,7 +41,7 @@ impl Image {
     /// # Errors
     /// A side of 0, or data whose length does not fit the size.
     pub fn new(width: u32, height: u32, format: PixelFormat, data: Vec<u8>) -> Result<Self> {
-        let expected = width as usize * height as usize * format.bytes();
+        let expected = (width as usize).saturating_mul(height as usize).saturating_mul(format.bytes());
         if expected == 0 || data.len() != expected {
             return Err(Error::invalid(format!(
                 "a {width}x{height} {format:?} image has {expected} bytes, not {}",
@@ -98,6 +99,16 @@ impl Image {
     /// The pixels.
     pub fn data(&self) -> &[u8] {
         &self.data
+    }
+
+    /// The pixels, for a change in place.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        &mut self.data
+    }
+
+    /// The pixels alone.
+    pub fn into_data(self) -> Vec<u8> {
+        self.data
     }
 }
 

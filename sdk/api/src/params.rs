@@ -2,7 +2,7 @@
 
 use crate::task::TaskInfo;
 use schemars::JsonSchema;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 /// Schema extension that names a registry; the host turns it into an `enum` of that registry's keys.
@@ -10,8 +10,15 @@ use serde_json::Value;
 /// `#[schemars(extend("x-registry" = "sampler"))]` on a `String` field makes the field a choice among samplers.
 pub const X_REGISTRY: &str = "x-registry";
 
+/// Schema extension that makes a text the path of a file, which the host reads for the engine.
+///
+/// `#[schemars(extend("x-file" = "image"))]` on a `String`, an `Option<String>` or a `Vec<String>` makes it a
+/// path, or paths, to an image that the engine gets decoded; with `"any"` it gets the bytes. Null and `""` name
+/// no file. That the file is there is checked together with everything else of a request.
+pub const X_FILE: &str = "x-file";
+
 /// Something wrong with one field of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
     /// JSON pointer to the field, `""` for the whole.
     pub pointer: String,
@@ -36,7 +43,7 @@ impl Violation {
 }
 
 /// What the host provides for planning.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct PlanCtx {
     /// Fresh randomness, for a seed that the request leaves open.
     pub entropy: u64,

@@ -1,85 +1,121 @@
 //! Sorted maps from key to plugin, with errors that help.
 
 use crate::error::{Error, ErrorKind, Result};
+use std::collections::BTreeMap;
+
+/// The plugin name of what is linked in.
+pub const LINKED_IN: &str = "atelier";
 
 /// Anything found by a key.
 pub trait Keyed {
-    /// The key, unique within its registry.
+    /// The key.
     fn key(&self) -> &str;
     /// Where it came from (a crate, a file), for error messages.
     fn origin(&self) -> &str;
+    /// The plugin library that brings it; none for what is linked in. `plugin/key` always finds it.
+    fn plugin(&self) -> Option<&str> {
+        None
+    }
     /// Other names that find it too.
-    fn aliases(&self) -> &[&str] {
-        &[]
+    fn aliases(&self) -> Vec<&str> {
+        Vec::new()
     }
 }
 
 /// Plugins of one kind, sorted by key.
+///
+/// What is linked in has keys and names of its own. Libraries may bring the same key as others: the bare key then
+/// means what is linked in, or what an override says, or nothing; `plugin/key` means exactly one thing.
 #[derive(Debug)]
 pub struct Registry<T> {
     kind: &'static str,
     items: Vec<T>,
+    overrides: BTreeMap<String, String>,
 }
 
 impl<T: Keyed> Registry<T> {
+    /// Collects `items` under the name of their `kind` ("sampler", "engine").
+    ///
+    /// # Errors
+    /// As for [`Self::insert`].
+    pub fn new(kind: &'static str, items: impl IntoIterator<Item = T>) -> Result<Self> {
+        let mut registry = Self { kind, items: Vec::new(), overrides: BTreeMap::new() };
+        items.into_iter().try_for_each(|item| registry.insert(item))?;
+        Ok(registry)
+    }
+
     /// Adds one item.
     ///
     /// # Errors
-    /// As for [`Self::new`]; the registry is unchanged then.
+    /// A malformed key. A key or alias that two linked-in items claim, or two of one library: the message names
+    /// both origins. The registry is unchanged then.
     pub fn insert(&mut self, item: T) -> Result<()> {
         crate::key::check(self.kind, item.key())?;
-        if let Some(first) = self.find(item.key()) {
-            return Err(claimed_twice(self.kind, item.key(), first.origin(), item.origin()));
+        for other in self.items.iter().filter(|o| o.plugin() == item.plugin()) {
+            if let Some(name) = names(&item).find(|n| names(other).any(|o| same(o, n))) {
+                return Err(claimed_twice(self.kind, name, other.origin(), item.origin()));
+            }
         }
-        let at = self.items.partition_point(|i| i.key() < item.key());
+        let at = self.items.partition_point(|i| (i.key(), i.plugin()) < (item.key(), item.plugin()));
         self.items.insert(at, item);
         Ok(())
     }
 
-    /// Collects `items` under the name of their `kind` ("sampler", "engine").
-    ///
-    /// # Errors
-    /// A key or alias that two items claim: the message names both origins. A malformed key.
-    pub fn new(kind: &'static str, items: impl IntoIterator<Item = T>) -> Result<Self> {
-        let mut items: Vec<T> = items.into_iter().collect();
-        items.sort_by(|a, b| a.key().cmp(b.key()));
-        let mut seen: std::collections::BTreeMap<&str, &str> = Default::default();
-        for item in &items {
-            crate::key::check(kind, item.key())?;
-            for name in std::iter::once(item.key()).chain(item.aliases().iter().copied()) {
-                if let Some(first) = seen.insert(name, item.origin()) {
-                    return Err(Error::new(
-                        ErrorKind::InvalidRequest,
-                        format!(
-                            "two {kind}s are named `{name}`: one from {first}, one from {}",
-                            item.origin()
-                        ),
-                    )
-                    .hint("remove one of them, or build without its cargo feature"));
-                }
-            }
-        }
-        drop(seen);
-        Ok(Self { kind, items })
+    /// Makes bare names mean items of plugin libraries: `euler` to `vendor/euler`. Those that are about other kinds
+    /// of items are passed over: a name counts here if this registry has it.
+    pub fn set_overrides(&mut self, overrides: &BTreeMap<String, String>) {
+        let ours = overrides.iter().filter(|(from, _)| !self.meant_by(from).is_empty());
+        self.overrides = ours.map(|(from, to)| (from.clone(), to.clone())).collect();
     }
 
-    /// The item under `key` or one of its aliases.
+    /// The item under `name`: a key, an alias, or `plugin/key`.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] that lists the choices and the nearest name.
-    pub fn get(&self, key: &str) -> Result<&T> {
-        self.find(key).ok_or_else(|| self.unknown(key))
+    /// [`ErrorKind::NotFound`] that lists the choices and the nearest name, or the several things that `name`
+    /// could mean.
+    pub fn get(&self, name: &str) -> Result<&T> {
+        self.find(name).ok_or_else(|| self.unknown(name))
     }
 
     /// Like [`Self::get`], without an error. Labels are written in many ways: case does not matter.
     pub fn find(&self, name: &str) -> Option<&T> {
-        let same = |other: &str| other.eq_ignore_ascii_case(name);
-        self.items.iter().find(|i| same(i.key()) || i.aliases().iter().any(|a| same(a)))
+        if name.contains('/') {
+            return self.items.iter().find(|i| same(&id(*i), name));
+        }
+        if let Some((_, to)) = self.overrides.iter().find(|(from, _)| same(from, name)) {
+            return self.items.iter().find(|i| same(&id(*i), to));
+        }
+        match self.meant_by(name).as_slice() {
+            [one] => Some(one),
+            many => many.iter().find(|i| i.plugin().is_none()).copied(),
+        }
+    }
+
+    /// What a bare name could mean: what has it as its key, else as an alias.
+    fn meant_by(&self, name: &str) -> Vec<&T> {
+        let by_key: Vec<&T> = self.items.iter().filter(|i| same(i.key(), name)).collect();
+        if !by_key.is_empty() {
+            return by_key;
+        }
+        self.items.iter().filter(|i| i.aliases().iter().any(|a| same(a, name))).collect()
+    }
+
+    /// The shortest name that means `item`: its key, or `plugin/key`.
+    pub fn name_of(&self, item: &T) -> String {
+        match self.find(item.key()) {
+            Some(found) if found.plugin() == item.plugin() => item.key().to_string(),
+            _ => id(item),
+        }
     }
 
     /// All items, sorted by key.
     pub fn iter(&self) -> std::slice::Iter<'_, T> {
         self.items.iter()
+    }
+
+    /// The name of each item, sorted by key.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.items.iter().map(|i| self.name_of(i))
     }
 
     /// All keys, sorted.
@@ -92,17 +128,37 @@ impl<T: Keyed> Registry<T> {
         self.kind
     }
 
-    fn unknown(&self, key: &str) -> Error {
-        let err = Error::new(ErrorKind::NotFound, format!("there is no {} named `{key}`", self.kind));
-        let err = match nearest(key, self.keys()) {
+    fn unknown(&self, name: &str) -> Error {
+        let several = self.meant_by(name);
+        if several.len() > 1 {
+            let ids: Vec<String> = several.into_iter().map(id).collect();
+            let message = format!("several plugins have a {} named `{name}`", self.kind);
+            return Error::new(ErrorKind::NotFound, message).hint(format!("name one of: {}", ids.join(", ")));
+        }
+        let err = Error::new(ErrorKind::NotFound, format!("there is no {} named `{name}`", self.kind));
+        let all: Vec<String> = self.names().collect();
+        let err = match nearest(name, all.iter().map(String::as_str)) {
             Some(near) => err.hint(format!("did you mean `{near}`?")),
             None => err,
         };
         if self.items.is_empty() {
             return err.hint(format!("this build has no {} at all", self.kind));
         }
-        err.hint(format!("there are: {}", self.keys().collect::<Vec<_>>().join(", ")))
+        err.hint(format!("there are: {}", all.join(", ")))
     }
+}
+
+/// The full name of an item.
+pub fn id<T: Keyed>(item: &T) -> String {
+    format!("{}/{}", item.plugin().unwrap_or(LINKED_IN), item.key())
+}
+
+fn names<T: Keyed>(item: &T) -> impl Iterator<Item = &str> {
+    std::iter::once(item.key()).chain(item.aliases())
+}
+
+fn same(a: &str, b: &str) -> bool {
+    a.eq_ignore_ascii_case(b)
 }
 
 impl<'a, T> IntoIterator for &'a Registry<T> {
@@ -118,7 +174,7 @@ fn claimed_twice(kind: &str, name: &str, first: &str, second: &str) -> Error {
         ErrorKind::InvalidRequest,
         format!("two {kind}s are named `{name}`: one from {first}, one from {second}"),
     )
-    .hint("remove one of them, or build without its cargo feature")
+    .hint("remove one of them")
 }
 
 /// The name most like `wanted`, if any is like it at all (Jaro-Winkler ≥ 0.75).
@@ -145,8 +201,11 @@ mod tests {
         fn origin(&self) -> &str {
             self.1
         }
-        fn aliases(&self) -> &[&str] {
-            self.2
+        fn aliases(&self) -> Vec<&str> {
+            self.2.to_vec()
+        }
+        fn plugin(&self) -> Option<&str> {
+            self.1.strip_prefix("lib ")
         }
     }
 
@@ -174,5 +233,27 @@ mod tests {
         assert!(e.message().contains("crate one") && e.message().contains("crate two"), "{e}");
         let e = Registry::new("engine", [Item("sd", "one", &[]), Item("x", "two", &["sd"])]).unwrap_err();
         assert!(e.message().contains("`sd`"), "{e}");
+    }
+    #[test]
+    fn a_bare_key_means_what_is_linked_in_and_plugin_key_means_the_other() {
+        let items = [Item("euler", "lib vendor", &["k_euler"]), Item("euler", "a", &[])];
+        let mut r = Registry::new("sampler", items).unwrap();
+        assert_eq!(r.get("euler").unwrap().1, "a");
+        assert_eq!(r.get("vendor/Euler").unwrap().1, "lib vendor");
+        assert_eq!(r.get("atelier/euler").unwrap().1, "a");
+        assert_eq!(r.get("k_euler").unwrap().1, "lib vendor");
+        assert_eq!(r.names().collect::<Vec<_>>(), ["euler", "vendor/euler"]);
+        r.set_overrides(&BTreeMap::from([("euler".into(), "vendor/euler".into())]));
+        assert_eq!(r.get("euler").unwrap().1, "lib vendor");
+        assert_eq!(r.names().collect::<Vec<_>>(), ["atelier/euler", "euler"]);
+    }
+
+    #[test]
+    fn a_bare_key_of_two_libraries_is_refused_with_both() {
+        let items = [Item("heun", "lib one", &[]), Item("heun", "lib two", &[])];
+        let r = Registry::new("sampler", items).unwrap();
+        let e = r.get("heun").unwrap_err();
+        assert!(e.hints()[0].contains("one/heun, two/heun"), "{e:?}");
+        assert!(Registry::new("sampler", [Item("x", "lib one", &[]), Item("x", "lib one", &[])]).is_err());
     }
 }

@@ -5,8 +5,10 @@
 //! and [`SampleCtx::denoise`] gives the model's estimate `D(x, sigma)` of `x0`. The host converts from and
 //! to whatever the network predicts (epsilon, v, flow).
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::registry::Keyed;
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::{Error, Result};
+use crate::registration::{Info, Reg, parse_options};
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -21,6 +23,32 @@ pub struct Run<'a> {
     pub shape: [usize; 4],
     /// More about the process, extendable: `{"parameterization": "ve"}`.
     pub extra: &'a Value,
+}
+
+impl Run<'_> {
+    /// Checks that the levels can be integrated - finite, descending, none below 0 - and that `x` has the size of
+    /// the run. Samplers call it first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidRequest`] for the levels, [`ErrorKind::Internal`] for the size.
+    pub fn check(&self, x: &[f32]) -> Result<()> {
+        let descending = self.sigmas.windows(2).all(|w| w[0] > w[1]);
+        let finite = self.sigmas.iter().all(|s| s.is_finite() && *s >= 0.0);
+        if !descending || !finite {
+            return Err(Error::invalid(
+                "the noise levels of a run must be finite, descending, and not below 0",
+            )
+            .hint("a model with zero terminal SNR has an infinite first level: cap it before sampling"));
+        }
+        if x.len() != self.shape.iter().product::<usize>() {
+            return Err(Error::internal(format!(
+                "latents of shape {:?} have {} values",
+                self.shape,
+                x.len()
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// What the host does for a running sampler. All buffers are `f32`, contiguous, of the shape of the run.
@@ -92,21 +120,12 @@ pub trait SamplerPlugin: Sampler + Sized + 'static {
 }
 
 /// Registers a sampler.
-#[derive(Debug, Clone, Copy)]
-pub struct SamplerReg {
-    /// What it is.
-    pub info: &'static SamplerInfo,
-    /// Schema of its options.
-    pub schema: fn() -> Value,
-    /// Makes one from JSON options (`{}` for the defaults).
-    pub make: fn(&Value) -> Result<Box<dyn Sampler>>,
-    /// The crate that registers it.
-    pub origin: &'static str,
-}
+pub type SamplerReg = Reg<SamplerInfo, dyn Sampler>;
 
 impl SamplerReg {
     /// The registration of `T`; `origin` is the crate's name.
     pub const fn of<T: SamplerPlugin>(origin: &'static str) -> Self {
+        assert!(crate::key::is_valid(T::INFO.key), "not a key: see atelier_sdk::key");
         Self { info: &T::INFO, schema: crate::params::schema_json::<T::Options>, make: make::<T>, origin }
     }
 }
@@ -115,23 +134,12 @@ fn make<T: SamplerPlugin>(options: &Value) -> Result<Box<dyn Sampler>> {
     Ok(Box::new(T::new(parse_options("sampler", T::INFO.key, options)?)?))
 }
 
-pub(crate) fn parse_options<O: DeserializeOwned>(kind: &str, key: &str, options: &Value) -> Result<O> {
-    let options = if options.is_null() { Value::Object(Default::default()) } else { options.clone() };
-    serde_json::from_value(options).map_err(|e| {
-        Error::new(ErrorKind::InvalidRequest, format!("wrong options for {kind} `{key}`: {e}"))
-            .hint(format!("`atelier schema {kind} {key}` shows what it takes"))
-    })
-}
-
-impl Keyed for SamplerReg {
-    fn key(&self) -> &str {
-        self.info.key
+impl Info for SamplerInfo {
+    fn key(&self) -> &'static str {
+        self.key
     }
-    fn origin(&self) -> &str {
-        self.origin
-    }
-    fn aliases(&self) -> &[&str] {
-        self.info.aliases
+    fn aliases(&self) -> &'static [&'static str] {
+        self.aliases
     }
 }
 

@@ -1,8 +1,7 @@
 //! Schedules: the sequence of noise levels, an axis of its own beside the sampler.
 
 use crate::error::Result;
-use crate::registry::Keyed;
-use crate::sampler::parse_options;
+use crate::registration::{Info, Reg, parse_options};
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -60,6 +59,11 @@ impl NoiseLevels {
     pub fn linear_betas(start: f64, end: f64, n: usize) -> Vec<f64> {
         let step = if n > 1 { (end - start) / (n - 1) as f64 } else { 0.0 };
         (0..n).map(|i| start + step * i as f64).collect()
+    }
+
+    /// All levels, ascending.
+    pub fn as_slice(&self) -> &[f64] {
+        &self.sigmas
     }
 
     /// Number of training timesteps `T`.
@@ -144,21 +148,12 @@ pub trait SchedulePlugin: Schedule + Sized + 'static {
 }
 
 /// Registers a schedule.
-#[derive(Debug, Clone, Copy)]
-pub struct ScheduleReg {
-    /// What it is.
-    pub info: &'static ScheduleInfo,
-    /// Schema of its options.
-    pub schema: fn() -> Value,
-    /// Makes one from JSON options (`{}` for the defaults).
-    pub make: fn(&Value) -> Result<Box<dyn Schedule>>,
-    /// The crate that registers it.
-    pub origin: &'static str,
-}
+pub type ScheduleReg = Reg<ScheduleInfo, dyn Schedule>;
 
 impl ScheduleReg {
     /// The registration of `T`; `origin` is the crate's name.
     pub const fn of<T: SchedulePlugin>(origin: &'static str) -> Self {
+        assert!(crate::key::is_valid(T::INFO.key), "not a key: see atelier_sdk::key");
         Self { info: &T::INFO, schema: crate::params::schema_json::<T::Options>, make: make::<T>, origin }
     }
 }
@@ -167,15 +162,12 @@ fn make<T: SchedulePlugin>(options: &Value) -> Result<Box<dyn Schedule>> {
     Ok(Box::new(T::new(parse_options("schedule", T::INFO.key, options)?)?))
 }
 
-impl Keyed for ScheduleReg {
-    fn key(&self) -> &str {
-        self.info.key
+impl Info for ScheduleInfo {
+    fn key(&self) -> &'static str {
+        self.key
     }
-    fn origin(&self) -> &str {
-        self.origin
-    }
-    fn aliases(&self) -> &[&str] {
-        self.info.aliases
+    fn aliases(&self) -> &'static [&'static str] {
+        self.aliases
     }
 }
 

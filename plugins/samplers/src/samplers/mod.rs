@@ -15,21 +15,11 @@ pub use euler_a::EulerAncestral;
 pub use heun::Heun;
 pub use unipc::UniPc;
 
-use atelier_sdk::{Error, Result, Run};
+use atelier_sdk::{Result, Run};
 
-/// The levels of a run that can be integrated: finite, descending, none below 0, and `x` of the run's size.
+/// The levels of a run that was checked.
 pub(crate) fn levels<'a>(run: &Run<'a>, x: &[f32]) -> Result<&'a [f32]> {
-    let descending = run.sigmas.windows(2).all(|w| w[0] > w[1]);
-    let finite = run.sigmas.iter().all(|s| s.is_finite() && *s >= 0.0);
-    if !descending || !finite {
-        return Err(Error::invalid("the noise levels of a run must be finite, descending, and not below 0")
-            .hint("a model with zero terminal SNR has an infinite first level: cap it before sampling"));
-    }
-    let expected: usize = run.shape.iter().product();
-    if x.len() != expected {
-        return Err(Error::internal(format!("latents of shape {:?} have {} values", run.shape, x.len())));
-    }
-    Ok(run.sigmas)
+    run.check(x).map(|()| run.sigmas)
 }
 
 /// `x <- a x + sum_k c_k y_k`, summed in `f64` so that each step rounds once.

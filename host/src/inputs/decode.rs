@@ -1,0 +1,417 @@
+//! From the bytes of an image file to pixels.
+
+use atelier_sdk::{Error, ErrorKind, Image, PixelFormat, Result};
+use image::metadata::Orientation;
+use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use std::io::Cursor;
+
+/// Most pixels that an image may have on a side, hence 2^28 in all.
+pub const MAX_SIDE: u32 = 1 << 14;
+/// How much of a file tells its format.
+pub const HEAD: u64 = 32;
+/// Memory for what a file holds besides its pixels: a colour profile of kilobytes can unfold to gigabytes.
+const MAX_BESIDES: u64 = 256 << 20;
+const FORMATS: &str = "PNG, JPEG, WebP, BMP, TIFF and GIF are read";
+const AGAIN: &str = "copy or download it again, or save it anew with the program that made it";
+/// Formats that people have, and that neither we nor the decoders know: place, bytes, name.
+const KNOWN: [(usize, &[u8], &str); 5] = [
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+    (0, &[0xff, 0x0a], "JPEG XL"),
+    (4, b"JXL ", "JPEG XL"),
+    (0, b"8BPS", "Photoshop"),
+];
+
+/// The format of a file that begins with `head`; `name` is the file in messages.
+pub fn sniff(name: &str, head: &[u8]) -> Result<ImageFormat> {
+    let other = match image::guess_format(head) {
+        Ok(format) if format.reading_enabled() => return Ok(format),
+        Ok(format) => format!("{format:?}").to_uppercase(),
+        Err(_) => match KNOWN.iter().find(|k| head.get(k.0..).is_some_and(|h| h.starts_with(k.1))) {
+            Some(known) => known.2.to_string(),
+            None => return Err(not_an_image(name, head)),
+        },
+    };
+    Err(Error::new(ErrorKind::Unsupported, format!("{name} is in the format {other}, which is not read"))
+        .hint(format!("{FORMATS}: convert it to one of them")))
+}
+
+fn not_an_image(name: &str, head: &[u8]) -> Error {
+    let first = &head[..head.len().min(12)];
+    let hex: Vec<String> = first.iter().map(|b| format!("{b:02x}")).collect();
+    let text: String =
+        first.iter().map(|&b| if b.is_ascii_graphic() || b == b' ' { b as char } else { '.' }).collect();
+    let message = format!("{name} is not an image: it begins with {} (\"{text}\")", hex.join(" "));
+    Error::new(ErrorKind::Corrupt, message).hint(FORMATS)
+}
+
+/// The image in a file; `name` is the file in messages.
+pub fn decode(name: &str, bytes: &[u8]) -> Result<Image> {
+    let format = sniff(name, bytes)?;
+    let describe = |e| describe(name, format, e);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits(0));
+    let mut decoder = reader.into_decoder().map_err(describe)?;
+    check_size(name, decoder.dimensions())?;
+    check_samples(name, format, decoder.color_type())?;
+    if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
+        return Err(damaged(name, format));
+    }
+    // Besides the pixels of the result, some decoders keep them in another layout meanwhile.
+    let room = decoder.total_bytes().saturating_mul(2);
+    decoder.set_limits(limits(room)).map_err(describe)?;
+    // A wrong orientation mark is no reason to refuse the picture.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(describe)?;
+    image.apply_orientation(orientation);
+    convert(image, format)
+}
+
+/// No limit on the sides: those are checked by [`check_size`], which can say how large the image is.
+fn limits(room: u64) -> Limits {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(room + MAX_BESIDES);
+    limits
+}
+
+fn check_size(name: &str, (width, height): (u32, u32)) -> Result<()> {
+    if width == 0 || height == 0 {
+        return Err(Error::new(ErrorKind::Corrupt, format!("{name} is {width}x{height}: it has no pixels"))
+            .hint(AGAIN));
+    }
+    if width > MAX_SIDE || height > MAX_SIDE {
+        return Err(too_large(&format!("{name} has {width}x{height} pixels")));
+    }
+    Ok(())
+}
+
+fn too_large(message: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, message)
+        .hint(format!("at most {MAX_SIDE} pixels on a side are read: make it smaller"))
+}
+
+/// Floats have no agreed meaning: most are linear light, some exceed white, and we would have to guess.
+fn check_samples(name: &str, format: ImageFormat, samples: ColorType) -> Result<()> {
+    match samples {
+        ColorType::Rgb32F | ColorType::Rgba32F => {
+            let message = format!("the samples of {name} are floats");
+            Err(Error::new(ErrorKind::Unsupported, message)
+                .hint(format!("save it as {} of 8 or 16 bits", a_format(format))))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn a_format(format: ImageFormat) -> String {
+    match format {
+        ImageFormat::WebP => "a WebP".into(),
+        other => format!("a {}", format!("{other:?}").to_uppercase()),
+    }
+}
+
+fn describe(name: &str, format: ImageFormat, e: ImageError) -> Error {
+    match e {
+        ImageError::Limits(e) => {
+            too_large(&format!("{name} needs more memory than an image may take")).because(e)
+        }
+        ImageError::Unsupported(e) => {
+            let message = format!("{name} is {} of a rare kind, which is not read", a_format(format));
+            Error::new(ErrorKind::Unsupported, message).because(e).hint("save it as an ordinary PNG or JPEG")
+        }
+        other => damaged(name, format).because(other),
+    }
+}
+
+fn damaged(name: &str, format: ImageFormat) -> Error {
+    let message = format!("{name} begins as {} but is damaged or cut off", a_format(format));
+    Error::new(ErrorKind::Corrupt, message).hint(AGAIN)
+}
+
+/// Whether the end mark of a JPEG is there. Its decoder fills what is missing with grey and says nothing;
+/// those of the other formats refuse.
+fn jpeg_is_whole(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some(at) = rest.windows(2).position(|w| w[0] == 0xff && w[1] != 0xff) {
+        let mark = rest[at + 1];
+        rest = &rest[at + 2..];
+        match mark {
+            0xd9 => return true,
+            // Within the pixels: an escaped 255, a restart. Elsewhere: the start of the file, and nothing.
+            0x00 | 0x01 | 0xd0..=0xd8 => {}
+            // Anything else has a length, and may hold whole pictures with end marks of their own.
+            _ => {
+                let [high, low, ..] = rest else { return false };
+                match rest.get(usize::from(u16::from_be_bytes([*high, *low]))..) {
+                    Some(after) => rest = after,
+                    None => return false,
+                }
+            }
+        }
+    }
+    false
+}
+
+fn convert(image: DynamicImage, format: ImageFormat) -> Result<Image> {
+    let (width, height) = (image.width(), image.height());
+    let make = |format, data| Image::new(width, height, format, data);
+    match image {
+        DynamicImage::ImageLuma8(_) | DynamicImage::ImageLuma16(_) => {
+            make(PixelFormat::Gray8, image.into_luma8().into_raw())
+        }
+        DynamicImage::ImageRgb8(_) | DynamicImage::ImageRgb16(_) => {
+            make(PixelFormat::Rgb8, image.into_rgb8().into_raw())
+        }
+        // A GIF always comes with alpha, whether it has any or not.
+        DynamicImage::ImageRgba8(gif) if format == ImageFormat::Gif && gif.pixels().all(|p| p[3] == 255) => {
+            make(PixelFormat::Rgb8, DynamicImage::from(gif).into_rgb8().into_raw())
+        }
+        other => make(PixelFormat::Rgba8, other.into_rgba8().into_raw()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{ExtendedColorType, GrayImage, ImageBuffer, Luma, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
+
+    const ALL: [ImageFormat; 6] = [
+        ImageFormat::Png,
+        ImageFormat::Jpeg,
+        ImageFormat::WebP,
+        ImageFormat::Bmp,
+        ImageFormat::Tiff,
+        ImageFormat::Gif,
+    ];
+
+    fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+        let mut out = Cursor::new(Vec::new());
+        image.into().write_to(&mut out, format).unwrap();
+        out.into_inner()
+    }
+
+    /// Hard to compress, so that every cut loses pixels; few colours, which a GIF can hold.
+    fn noise() -> RgbImage {
+        let mut x = 1u32;
+        RgbImage::from_fn(64, 48, |_, _| {
+            x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            Rgb([(x >> 24) as u8 & 0xc0, (x >> 16) as u8 & 0xc0, (x >> 20) as u8 & 0xc0])
+        })
+    }
+
+    fn png(
+        width: u32,
+        height: u32,
+        write: impl FnOnce(&mut png::Encoder<'_, &mut Vec<u8>>),
+        data: &[u8],
+    ) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut encoder = png::Encoder::new(&mut out, width, height);
+        write(&mut encoder);
+        let mut writer = encoder.write_header().unwrap();
+        writer.write_image_data(data).unwrap();
+        writer.finish().unwrap();
+        out
+    }
+
+    /// A PNG that claims a size and has next to no pixels.
+    fn bomb(width: u32, height: u32) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut encoder = png::Encoder::new(&mut out, width, height);
+        encoder.set_color(png::ColorType::Rgba);
+        encoder.set_depth(png::BitDepth::Sixteen);
+        let mut writer = encoder.write_header().unwrap();
+        writer.write_chunk(png::chunk::IDAT, &[0x78, 0x9c, 0x63, 0, 0, 0, 1, 0, 1]).unwrap();
+        drop(writer);
+        out
+    }
+
+    /// The EXIF block of a JPEG or PNG with nothing but an orientation.
+    fn exif(orientation: u8) -> Vec<u8> {
+        let mut out = b"II*\0\x08\0\0\0\x01\0".to_vec();
+        out.extend([0x12, 0x01, 3, 0, 1, 0, 0, 0, orientation, 0, 0, 0, 0, 0, 0, 0]);
+        out
+    }
+
+    fn with_exif(jpeg: &[u8], orientation: u8) -> Vec<u8> {
+        let mut block = b"Exif\0\0".to_vec();
+        block.extend(exif(orientation));
+        let mut out = jpeg[..2].to_vec();
+        out.extend([0xff, 0xe1]);
+        out.extend((block.len() as u16 + 2).to_be_bytes());
+        out.extend(block);
+        out.extend(&jpeg[2..]);
+        out
+    }
+
+    #[test]
+    fn every_format_is_read_by_its_content() {
+        for format in ALL {
+            let image = decode("a.txt", &encode(noise(), format)).unwrap();
+            assert_eq!(
+                (image.width(), image.height(), image.format()),
+                (64, 48, PixelFormat::Rgb8),
+                "{format:?}"
+            );
+            if format != ImageFormat::Jpeg {
+                assert_eq!(image.data(), noise().as_raw(), "{format:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn alpha_is_kept() {
+        let clear = RgbaImage::from_fn(16, 16, |x, _| Rgba([8, 16, 24, if x < 4 { 0 } else { 255 }]));
+        for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Tiff, ImageFormat::Gif] {
+            let image = decode("a", &encode(clear.clone(), format)).unwrap();
+            assert_eq!(image.format(), PixelFormat::Rgba8, "{format:?}");
+            assert_eq!((image.data()[3], image.data()[4 * 4 + 3]), (0, 255), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn a_photo_is_turned_as_its_camera_was_held() {
+        // Black on the left, white on the right.
+        let upright = GrayImage::from_fn(32, 16, |x, _| Luma([if x < 16 { 0 } else { 255 }]));
+        let jpeg = encode(upright, ImageFormat::Jpeg);
+        // Orientation, then size, then what is in the top left and the bottom right corner.
+        for (orientation, size, corners) in [
+            (1, (32, 16), (0, 255)),
+            (3, (32, 16), (255, 0)),
+            (6, (16, 32), (0, 255)),
+            (8, (16, 32), (255, 0)),
+        ] {
+            let image = decode("a.jpg", &with_exif(&jpeg, orientation)).unwrap();
+            assert_eq!(image.format(), PixelFormat::Gray8);
+            assert_eq!((image.width(), image.height()), size, "{orientation}");
+            let data = image.data();
+            assert_eq!((data[0], data[data.len() - 1]), corners, "{orientation}");
+        }
+        // Not an orientation at all.
+        assert_eq!(decode("a.jpg", &with_exif(&jpeg, 77)).unwrap().width(), 32);
+    }
+
+    #[test]
+    fn the_orientation_of_a_png_counts_too() {
+        let mut bytes = Vec::new();
+        let mut writer = png::Encoder::new(&mut bytes, 2, 1).write_header().unwrap();
+        writer.write_chunk(png::chunk::eXIf, &exif(6)).unwrap();
+        writer.write_image_data(&[10, 20]).unwrap();
+        writer.finish().unwrap();
+        let image = decode("a.png", &bytes).unwrap();
+        assert_eq!((image.width(), image.height(), image.data()), (1, 2, &[10, 20][..]));
+    }
+
+    #[test]
+    fn sixteen_bits_round_to_the_nearest_of_eight() {
+        let all = ImageBuffer::<Luma<u16>, _>::from_fn(256, 256, |x, y| Luma([(y * 256 + x) as u16]));
+        let image = decode("a.png", &encode(all, ImageFormat::Png)).unwrap();
+        assert_eq!(image.format(), PixelFormat::Gray8);
+        for (wide, &byte) in image.data().iter().enumerate() {
+            assert_eq!(byte, (wide as f64 / 257.0).round() as u8, "{wide}");
+        }
+        let rgb = ImageBuffer::<Rgb<u16>, _>::from_pixel(1, 1, Rgb([65535, 128, 129]));
+        assert_eq!(decode("a", &encode(rgb, ImageFormat::Tiff)).unwrap().data(), [255, 0, 1]);
+        let alpha = ImageBuffer::<LumaA<u16>, _>::from_pixel(1, 1, LumaA([0x8080, 0x4040]));
+        let image = decode("a", &encode(alpha, ImageFormat::Png)).unwrap();
+        assert_eq!(image.data(), [0x80, 0x80, 0x80, 0x40]);
+    }
+
+    #[test]
+    fn palettes_and_grey_with_alpha_become_what_they_show() {
+        let indexed = |e: &mut png::Encoder<'_, &mut Vec<u8>>| {
+            e.set_color(png::ColorType::Indexed);
+            e.set_depth(png::BitDepth::Two);
+            e.set_palette(&[1u8, 2, 3, 40, 50, 60][..]);
+        };
+        // Two bits each: entries 0, 1, 1, 0.
+        let bytes = png(4, 1, indexed, &[0b0001_0100]);
+        let image = decode("a.png", &bytes).unwrap();
+        assert_eq!(image.format(), PixelFormat::Rgb8);
+        assert_eq!(image.data(), [1, 2, 3, 40, 50, 60, 40, 50, 60, 1, 2, 3]);
+        let clear = |e: &mut png::Encoder<'_, &mut Vec<u8>>| {
+            indexed(e);
+            e.set_trns(&[9u8][..]);
+        };
+        let image = decode("a.png", &png(4, 1, clear, &[0b0001_0100])).unwrap();
+        assert_eq!(image.data()[..8], [1, 2, 3, 9, 40, 50, 60, 255]);
+        let grey = ImageBuffer::<LumaA<u8>, _>::from_pixel(2, 1, LumaA([7, 99]));
+        let image = decode("a.png", &encode(grey, ImageFormat::Png)).unwrap();
+        assert_eq!((image.format(), image.data()), (PixelFormat::Rgba8, &[7, 7, 7, 99, 7, 7, 7, 99][..]));
+        let ink = |e: &mut png::Encoder<'_, &mut Vec<u8>>| e.set_depth(png::BitDepth::One);
+        let image = decode("a.png", &png(4, 1, ink, &[0b0101_0000])).unwrap();
+        assert_eq!((image.format(), image.data()), (PixelFormat::Gray8, &[0, 255, 0, 255][..]));
+    }
+
+    #[test]
+    fn a_cut_off_file_is_an_error_in_every_format() {
+        for format in ALL {
+            let bytes = encode(noise(), format);
+            for cut in [20, bytes.len() / 4, bytes.len() / 2, bytes.len() * 9 / 10] {
+                let e = decode("cut", &bytes[..cut]).expect_err(&format!("{format:?} {cut}"));
+                assert_eq!(e.kind(), ErrorKind::Corrupt, "{format:?} {cut}: {e:?}");
+                assert!(e.message().starts_with("cut begins as a"), "{e}");
+                assert!(!e.hints().is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_preview_is_not_the_end_of_a_jpeg() {
+        let jpeg = encode(noise(), ImageFormat::Jpeg);
+        let mut nested = jpeg[..2].to_vec();
+        nested.extend([0xff, 0xe2]);
+        nested.extend((jpeg.len() as u16 + 2).to_be_bytes());
+        nested.extend(&jpeg);
+        nested.extend(&jpeg[2..]);
+        assert!(jpeg_is_whole(&nested));
+        assert!(!jpeg_is_whole(&nested[..nested.len() - 2]));
+        // What cameras write behind the end is theirs.
+        nested.extend(b"trailer");
+        assert!(decode("a.jpg", &nested).is_ok());
+    }
+
+    #[test]
+    fn a_bomb_is_refused_by_its_claim() {
+        let e = decode("bomb.png", &bomb(60_000, 50_000)).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Unsupported);
+        assert_eq!(e.message(), "bomb.png has 60000x50000 pixels");
+        assert!(e.hints()[0].contains("16384"));
+        // A single row of it would be 16 GiB.
+        let e = decode("bomb.png", &bomb(i32::MAX as u32, 1)).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Unsupported, "{e:?}");
+        let mut bmp = encode(noise(), ImageFormat::Bmp);
+        bmp[18..22].copy_from_slice(&20_000u32.to_le_bytes());
+        assert_eq!(decode("bomb.bmp", &bmp).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn what_is_not_read_is_told_apart_from_what_is_not_an_image() {
+        for (bytes, kind, words) in [
+            (
+                &b"hello\nworld, and more"[..],
+                ErrorKind::Corrupt,
+                "68 65 6c 6c 6f 0a 77 6f 72 6c 64 2c (\"hello.",
+            ),
+            (b"\0\0\0\x18ftypheic\0\0\0\0", ErrorKind::Unsupported, "in the format HEIC"),
+            (b"\0\0\0\x1cftypavif\0\0\0\0", ErrorKind::Unsupported, "in the format AVIF"),
+            (b"\x89PN", ErrorKind::Corrupt, "89 50 4e"),
+        ] {
+            let e = decode("a", bytes).unwrap_err();
+            assert_eq!(e.kind(), kind);
+            assert!(e.message().contains(words), "{e}");
+        }
+        let floats = image::Rgb32FImage::from_pixel(1, 1, Rgb([0.5; 3]));
+        let e = decode("a.tif", &encode(floats, ImageFormat::Tiff)).unwrap_err();
+        assert_eq!((e.kind(), e.message()), (ErrorKind::Unsupported, "the samples of a.tif are floats"));
+    }
+
+    #[test]
+    fn a_large_gif_is_read_too() {
+        let mut out = Vec::new();
+        let white = vec![255; 5000 * 4000 * 3];
+        let mut encoder = image::codecs::gif::GifEncoder::new_with_speed(&mut out, 30);
+        encoder.encode(&white, 5000, 4000, ExtendedColorType::Rgb8).unwrap();
+        drop(encoder);
+        assert_eq!(decode("a.gif", &out).unwrap().width(), 5000);
+    }
+}

@@ -1,0 +1,212 @@
+//! Contexts on their way across the boundary: the caller's, offered as ABI objects, and such objects in use.
+
+use crate::engine::EngineCtx;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::guard::guard;
+use crate::image::{Image, PixelFormat};
+use crate::library::{SamplerShim, ScheduleShim};
+use crate::remote::{RemoteSampler, RemoteSchedule};
+use crate::sampler::{SampleCtx, Sampler};
+use crate::schedule::Schedule;
+use abi_stable::std_types::{RResult, RSlice, RSliceMut, RStr, RVec};
+use atelier_abi::{
+    AbiError, Blob, BoxSampler, BoxSchedule, EngineCtxAbi, EngineCtxMut, ErrorCode, SampleCtxAbi,
+    SampleCtxMut,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// Runs one side's code for the other: no panic and no error gets lost.
+pub(crate) fn enter<R>(what: &str, f: impl FnOnce() -> Result<R>) -> RResult<R, AbiError> {
+    // The conversion runs foreign `Display` code, so it is guarded, too.
+    guard(what, || Ok(f().map_err(|e| to_abi(&e)))).unwrap_or_else(|e| Err(to_abi(&e))).into()
+}
+
+fn to_abi(e: &Error) -> AbiError {
+    let (code, message, detail) = e.to_parts();
+    AbiError { code: ErrorCode(code), message: message.into(), detail_json: detail.into() }
+}
+
+pub(crate) fn from_abi(e: AbiError) -> Error {
+    Error::from_parts(e.code.0, &e.message, &e.detail_json)
+}
+
+/// What is said of an image beside its pixels.
+#[derive(Serialize, Deserialize)]
+struct ImageMeta {
+    width: u32,
+    height: u32,
+    format: PixelFormat,
+}
+
+/// What an engine asks of [`EngineCtxAbi::input`].
+#[derive(Serialize, Deserialize)]
+struct Input<'a> {
+    field: std::borrow::Cow<'a, str>,
+    #[serde(rename = "as")]
+    wanted: Wanted,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum Wanted {
+    Image,
+    Bytes,
+}
+
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(what: &str, json: &str) -> Result<T> {
+    serde_json::from_str(json).map_err(|e| Error::internal(format!("{what} cannot be read")).because(e))
+}
+
+pub(crate) fn write<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::internal("not writable as JSON").because(e))
+}
+
+// ---- A safe context, offered across.
+
+pub(crate) struct OfferedSampleCtx<'a>(pub &'a mut dyn SampleCtx);
+
+impl SampleCtxAbi for OfferedSampleCtx<'_> {
+    fn denoise(
+        &mut self,
+        x: RSlice<'_, f32>,
+        sigma: f32,
+        mut out: RSliceMut<'_, f32>,
+    ) -> RResult<(), AbiError> {
+        enter("denoise", || self.0.denoise(x.as_slice(), sigma, out.as_mut_slice()))
+    }
+    fn noise(&mut self, from: f32, to: f32, mut out: RSliceMut<'_, f32>) -> RResult<(), AbiError> {
+        enter("noise", || self.0.noise(from, to, out.as_mut_slice()))
+    }
+    fn step_done(&mut self, i: u64, x: RSlice<'_, f32>) -> RResult<(), AbiError> {
+        enter("step_done", || self.0.step_done(usize::try_from(i).unwrap_or(usize::MAX), x.as_slice()))
+    }
+    fn cancelled(&self) -> bool {
+        guard("cancelled", || Ok(self.0.cancelled())).unwrap_or(true)
+    }
+}
+
+pub(crate) struct OfferedEngineCtx<'a>(pub &'a mut dyn EngineCtx);
+
+impl EngineCtxAbi for OfferedEngineCtx<'_> {
+    fn event(&mut self, event: RStr<'_>) -> RResult<(), AbiError> {
+        enter("event", || match serde_json::from_str::<Event>(&event) {
+            Ok(event) => self.0.event(event),
+            // A newer side may know events that this one does not.
+            Err(e) => {
+                crate::log::log(crate::log::Level::Debug, "atelier_sdk", &format!("unknown event: {e}"));
+                Ok(())
+            }
+        })
+    }
+    fn cancelled(&self) -> bool {
+        guard("cancelled", || Ok(self.0.cancelled())).unwrap_or(true)
+    }
+    fn sampler(&mut self, key: RStr<'_>, options: RStr<'_>) -> RResult<BoxSampler, AbiError> {
+        enter("sampler", || {
+            let options: Value = parse("options", &options)?;
+            Ok(SamplerShim::boxed(self.0.sampler(&key, &options)?))
+        })
+    }
+    fn schedule(&mut self, key: RStr<'_>, options: RStr<'_>) -> RResult<BoxSchedule, AbiError> {
+        enter("schedule", || {
+            let options: Value = parse("options", &options)?;
+            Ok(ScheduleShim::boxed(self.0.schedule(&key, &options)?))
+        })
+    }
+    fn input(&mut self, what: RStr<'_>) -> RResult<Blob, AbiError> {
+        enter("input", || {
+            let input: Input<'_> = parse("the wish for an input", &what)?;
+            match input.wanted {
+                Wanted::Image => image_blob(self.0.input_image(&input.field)?),
+                Wanted::Bytes => {
+                    let bytes = self.0.input_bytes(&input.field)?.into();
+                    Ok(Blob { meta_json: "{}".into(), bytes })
+                }
+            }
+        })
+    }
+    fn output(&mut self, meta: RStr<'_>, bytes: RSlice<'_, u8>) -> RResult<(), AbiError> {
+        enter("output", || {
+            let meta: Value = parse("the description of an output", &meta)?;
+            if meta["kind"] != "image" {
+                return Err(Error::new(
+                    crate::ErrorKind::Unsupported,
+                    format!("this atelier does not know what to do with an output of kind {}", meta["kind"]),
+                ));
+            }
+            let image = blob_image(meta.clone(), bytes.to_vec())?;
+            self.0.image(image, meta["facts"].clone())
+        })
+    }
+}
+
+fn image_blob(image: Image) -> Result<Blob> {
+    let meta = ImageMeta { width: image.width(), height: image.height(), format: image.format() };
+    Ok(Blob { meta_json: write(&meta)?.into(), bytes: RVec::from(image.into_data()) })
+}
+
+fn blob_image(meta: Value, bytes: Vec<u8>) -> Result<Image> {
+    let meta: ImageMeta =
+        serde_json::from_value(meta).map_err(|e| Error::internal("an image without its size").because(e))?;
+    Image::new(meta.width, meta.height, meta.format, bytes)
+}
+
+// ---- A context from across, in use.
+
+pub(crate) struct UsedSampleCtx<'a>(pub SampleCtxMut<'a>);
+
+impl SampleCtx for UsedSampleCtx<'_> {
+    fn denoise(&mut self, x: &[f32], sigma: f32, out: &mut [f32]) -> Result<()> {
+        self.0.denoise(x.into(), sigma, out.into()).into_result().map_err(from_abi)
+    }
+    fn noise(&mut self, from: f32, to: f32, out: &mut [f32]) -> Result<()> {
+        self.0.noise(from, to, out.into()).into_result().map_err(from_abi)
+    }
+    fn step_done(&mut self, i: usize, x: &[f32]) -> Result<()> {
+        self.0.step_done(i as u64, x.into()).into_result().map_err(from_abi)
+    }
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}
+
+pub(crate) struct UsedEngineCtx<'a>(pub EngineCtxMut<'a>);
+
+impl UsedEngineCtx<'_> {
+    fn input(&mut self, field: &str, wanted: Wanted) -> Result<Blob> {
+        let what = write(&Input { field: field.into(), wanted })?;
+        self.0.input(what.as_str().into()).into_result().map_err(from_abi)
+    }
+}
+
+impl EngineCtx for UsedEngineCtx<'_> {
+    fn event(&mut self, event: Event) -> Result<()> {
+        self.0.event(write(&event)?.as_str().into()).into_result().map_err(from_abi)
+    }
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+    fn sampler(&mut self, key: &str, options: &Value) -> Result<Box<dyn Sampler>> {
+        let made = self.0.sampler(key.into(), options.to_string().as_str().into());
+        Ok(Box::new(RemoteSampler::new(made.into_result().map_err(from_abi)?)))
+    }
+    fn schedule(&mut self, key: &str, options: &Value) -> Result<Box<dyn Schedule>> {
+        let made = self.0.schedule(key.into(), options.to_string().as_str().into());
+        Ok(Box::new(RemoteSchedule::new(made.into_result().map_err(from_abi)?)))
+    }
+    fn input_image(&mut self, field: &str) -> Result<Image> {
+        let blob = self.input(field, Wanted::Image)?;
+        blob_image(parse("the description of an image", &blob.meta_json)?, blob.bytes.into())
+    }
+    fn input_bytes(&mut self, field: &str) -> Result<Vec<u8>> {
+        Ok(self.input(field, Wanted::Bytes)?.bytes.into())
+    }
+    fn image(&mut self, image: Image, facts: Value) -> Result<()> {
+        let (width, height, format) = (image.width(), image.height(), image.format());
+        let meta =
+            json!({"kind": "image", "width": width, "height": height, "format": format, "facts": facts});
+        self.0.output(meta.to_string().as_str().into(), image.data().into()).into_result().map_err(from_abi)
+    }
+}

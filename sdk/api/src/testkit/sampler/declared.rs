@@ -1,0 +1,39 @@
+//! Whether a sampler does what it says of itself.
+
+use super::SamplerSubject;
+use super::trial::Trial;
+use crate::testkit::report::{Checked, ensure};
+use serde_json::{Value, json};
+
+pub(super) fn makes_the_declared_evaluations(subject: &SamplerSubject<'_>, options: &Value) -> Checked {
+    const STEPS: usize = 5;
+    let each = subject.evaluations as usize;
+    // Where the last step goes to level 0, one evaluation is enough for it.
+    for (last, fewest) in [(0.1, STEPS * each), (0.0, (STEPS - 1) * each + 1)] {
+        let seen = Trial::steps(STEPS, last).by(subject, options)?.completed()?;
+        let made = seen.probe.evaluated.len();
+        seen.ensure((fewest..=STEPS * each).contains(&made), || {
+            format!("makes {made} evaluations, but declares {each} for each step")
+        })?;
+    }
+    Ok(())
+}
+
+/// With its default options, whatever the others are: the declaration is about those.
+pub(super) fn draws_noise_exactly_if_it_says_so(subject: &SamplerSubject<'_>, _options: &Value) -> Checked {
+    let seen = Trial::steps(5, 0.0).by(subject, &json!({}))?.completed()?;
+    let (drawn, says) = (seen.probe.drawn, subject.stochastic);
+    seen.ensure((drawn > 0) == says, || {
+        format!("draws noise {drawn} times by default, but says `stochastic: {says}`")
+    })
+}
+
+pub(super) fn declares_an_order_exactly_if_deterministic(
+    subject: &SamplerSubject<'_>,
+    _options: &Value,
+) -> Checked {
+    let SamplerSubject { order, stochastic, .. } = *subject;
+    ensure((order == 0) == stochastic, || {
+        format!("declares order {order} and `stochastic: {stochastic}`; 0 is for stochastic samplers")
+    })
+}
