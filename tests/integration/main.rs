@@ -5,8 +5,13 @@
 mod arrows;
 mod bad_input;
 mod generate;
+mod guides;
 mod lists;
 mod model_files;
 mod parity;
+mod plugin_authors;
+mod plugin_failures;
+mod plugin_files;
+mod plugin_fixtures;
 mod runs;
 mod support;

@@ -120,6 +120,12 @@ impl EngineCtx for Nowhere {
     fn schedule(&mut self, _: &str, _: &Value) -> Result<Box<dyn Schedule>> {
         Err(Error::internal("not asked for here"))
     }
+    fn input_image(&mut self, _: &str) -> Result<Image> {
+        Err(Error::internal("not asked for here"))
+    }
+    fn input_bytes(&mut self, _: &str) -> Result<Vec<u8>> {
+        Err(Error::internal("not asked for here"))
+    }
     fn image(&mut self, _: Image, _: Value) -> Result<()> {
         Ok(())
     }

@@ -98,6 +98,10 @@ impl Place {
             .env("HOME", self.dir.path())
             .env("XDG_STATE_HOME", self.path("state"))
             .env("XDG_CONFIG_HOME", self.path("config"))
+            .env("XDG_DATA_HOME", self.path("data"))
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            .env_remove("ATELIER_PLUGIN_PATH")
+            .env_remove("ATELIER_TRUST_PLUGINS_IN")
             .env_remove("ATELIER_LOG")
             .env_remove("ATELIER_CONFIG");
         command
