@@ -112,6 +112,7 @@ pub fn widen(pipe: &impl std::os::fd::AsRawFd) {
     unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, 1 << 20) };
 }
 
+/// Elsewhere pipes have the size that the system gives them.
 #[cfg(not(target_os = "linux"))]
 pub fn widen<P>(_: &P) {}
 
