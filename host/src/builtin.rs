@@ -33,6 +33,8 @@ macro_rules! optional {
 pub const OPTIONAL: &[Optional] = optional! {
     "engine" "stable-diffusion" "stable-diffusion";
     "task" "txt2img" "txt2img";
+    "task" "img2img" "img2img";
+    "task" "inpaint" "inpaint";
     "sampler" "euler" "samplers";
     "sampler" "euler_a" "samplers";
     "sampler" "ddim" "samplers";

@@ -9,7 +9,7 @@ use crate::registries::Registries;
 use crate::validate::{self, Finding};
 use crate::{schema, yaml};
 use atelier_sdk::model::ModelItem;
-use atelier_sdk::params::X_REGISTRY;
+use atelier_sdk::params::{X_FILE, X_REGISTRY};
 use atelier_sdk::{Error, ErrorKind, PlanCtx, Result, ResultExt, Violation};
 use serde_json::{Map, Value};
 
@@ -104,16 +104,17 @@ impl Request {
     }
 }
 
-/// Checks a request and plans it: the one way from anything a person wrote to something that runs.
-///
-/// # Errors
-/// Unknown names, a switched-off task, and all violations of the schema and the plan's rules at once.
-pub fn parse_params<'a>(
-    request: &Request,
-    registries: &'a Registries,
-    config: &Config,
-    entropy: u64,
-) -> Result<Planned<'a>> {
+/// A request that its schema accepts.
+struct Checked<'a> {
+    engine: &'a EngineItem,
+    engine_name: String,
+    task: String,
+    model: Option<&'a ModelItem>,
+    schema: Value,
+    layers: Layers,
+}
+
+fn checked<'a>(request: &Request, registries: &'a Registries, config: &Config) -> Result<Checked<'a>> {
     registries.check_overrides(&config.plugins().overrides)?;
     let (engine, task) = request.target(registries)?;
     config.check_task(&task)?;
@@ -129,17 +130,52 @@ pub fn parse_params<'a>(
         let refused = refuse(&engine_name, &task, &findings);
         return Err(explain_choices(&schema, &layers, registries, refused));
     }
-    let params = Value::Object(layers.values().clone());
-    let plan = engine
-        .plan(&task, params, &PlanCtx { entropy })?
-        .map_err(|v| refuse(&engine_name, &task, &validate::with_sources(v, &layers)))?;
-    let inputs = Inputs::new(&schema, &plan);
+    Ok(Checked { engine, engine_name, task, model, schema, layers })
+}
+
+impl Checked<'_> {
+    fn plan(&self, entropy: u64) -> Result<Result<Value, Vec<Violation>>> {
+        self.engine.plan(&self.task, Value::Object(self.layers.values().clone()), &PlanCtx { entropy })
+    }
+
+    fn refuse(&self, violations: Vec<Violation>) -> Error {
+        refuse(&self.engine_name, &self.task, &validate::with_sources(violations, &self.layers))
+    }
+}
+
+/// Checks a request and plans it: the one way from anything a person wrote to something that runs.
+///
+/// # Errors
+/// Unknown names, a switched-off task, and all violations of the schema and the plan's rules at once.
+pub fn parse_params<'a>(
+    request: &Request,
+    registries: &'a Registries,
+    config: &Config,
+    entropy: u64,
+) -> Result<Planned<'a>> {
+    let checked = checked(request, registries, config)?;
+    let plan = checked.plan(entropy)?.map_err(|v| checked.refuse(v))?;
+    let inputs = Inputs::new(&checked.schema, &plan);
     let wrong = inputs.check();
     if !wrong.is_empty() {
-        return Err(refuse(&engine_name, &task, &validate::with_sources(wrong, &layers)));
+        return Err(checked.refuse(wrong));
     }
     let preset = request.preset.as_ref().map(|p| p.name.clone());
+    let Checked { engine, engine_name, task, model, layers, .. } = checked;
     Ok(Planned { engine, engine_name, task, model, preset, plan, layers, inputs })
+}
+
+/// The files that a request still has to name, if that is all it lacks: a preset for img2img is right without one.
+pub fn lacks_only_files(request: &Request, registries: &Registries, config: &Config) -> Option<Vec<String>> {
+    let checked = checked(request, registries, config).ok()?;
+    let violations = checked.plan(0).ok()?.err()?;
+    let is_open_file = |v: &Violation| {
+        let name = v.pointer.strip_prefix('/')?;
+        let field = schema::field(&checked.schema, &[name])?;
+        let empty = checked.layers.values().get(name).is_none_or(|v| v.is_null() || v == "");
+        (empty && field.get(X_FILE).is_some()).then(|| name.to_string())
+    };
+    violations.iter().map(is_open_file).collect()
 }
 
 fn refuse(engine: &str, task: &str, findings: &[Finding]) -> Error {

@@ -108,8 +108,8 @@ fn tasks_without_an_engine_and_switched_off_tasks_say_so() {
     let place = Place::new();
     place.run(&["generate", "--task", "upscale"]).fails(5, &["`upscale`", "no engine"]);
     place
-        .run(&["generate", "--task", "inpaint", "--engine", "stable-diffusion"])
-        .fails(5, &["does not perform task `inpaint`", "it performs: txt2img"]);
+        .run(&["generate", "--task", "upscale", "--engine", "stable-diffusion"])
+        .fails(5, &["does not perform task `upscale`", "it performs: img2img, inpaint, txt2img"]);
     let settings = place.write("off.yaml", "schema_version: 1\nfeatures:\n  txt2img: false\n");
     let settings = settings.to_str().unwrap();
     place

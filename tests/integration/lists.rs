@@ -11,7 +11,7 @@ fn keys(list: &Value, kind: &str) -> Vec<String> {
 #[test]
 fn exactly_the_plugins_of_this_build_are_found() {
     let list = Place::new().run(&["plugins", "list", "--json"]).ok().json();
-    assert_eq!(keys(&list, "task"), ["txt2img"]);
+    assert_eq!(keys(&list, "task"), ["img2img", "inpaint", "txt2img"]);
     assert_eq!(keys(&list, "engine"), ["stable-diffusion"]);
     assert_eq!(keys(&list, "sampler"), ["ddim", "dpmpp_2m", "euler", "euler_a", "heun", "unipc"]);
     assert_eq!(keys(&list, "schedule"), ["exponential", "karras", "normal", "sgm_uniform"]);
@@ -65,9 +65,9 @@ fn the_presets_of_the_repository_are_right_or_name_what_is_missing() {
         found.unwrap_or_else(|| panic!("no preset {name}"))["verdict"].as_str().unwrap().to_string()
     };
     assert_eq!(verdict("txt2img/basic"), "valid");
-    for later in ["img2img/restore", "inpaint/simple", "upscale/real-esrgan"] {
-        assert_eq!(verdict(later), "well-formed, but this build cannot run it");
-    }
+    assert_eq!(verdict("img2img/restore"), "valid; to be given: image");
+    assert_eq!(verdict("inpaint/simple"), "valid; to be given: image, mask");
+    assert_eq!(verdict("upscale/real-esrgan"), "well-formed, but this build cannot run it");
 }
 
 #[test]

@@ -18,45 +18,45 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 
 /// Largest difference allowed, relative to the largest value of the reference.
-const TOLERANCE: f64 = 1e-3;
+pub const TOLERANCE: f64 = 1e-3;
 
-struct Reference {
-    tensors: HashMap<String, Tensor>,
-    meta: HashMap<String, String>,
+pub struct Reference {
+    pub tensors: HashMap<String, Tensor>,
+    pub meta: HashMap<String, String>,
 }
 
 impl Reference {
-    fn read() -> Self {
-        let file = golden().join("txt2img.safetensors");
+    pub fn read(name: &str) -> Self {
+        let file = golden().join(name);
         let bytes = std::fs::read(&file).unwrap();
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
         let meta = header.metadata().clone().unwrap_or_default();
         Self { tensors: candle_core::safetensors::load(&file, &Device::Cpu).unwrap(), meta }
     }
 
-    fn values(&self, name: &str) -> Vec<f32> {
+    pub fn values(&self, name: &str) -> Vec<f32> {
         let t = self.tensors.get(name).unwrap_or_else(|| panic!("no tensor {name}"));
         t.flatten_all().unwrap().to_vec1().unwrap()
     }
 
-    fn number(&self, key: &str) -> f64 {
+    pub fn number(&self, key: &str) -> f64 {
         self.meta[key].parse().unwrap()
     }
 
-    fn scheduler(&self, name: &str) -> (String, Value) {
+    pub fn scheduler(&self, name: &str) -> (String, Value) {
         let all: Value = serde_json::from_str(&self.meta["schedulers"]).unwrap();
         (all[name][0].as_str().unwrap().to_string(), all[name][1].clone())
     }
 }
 
 /// Levels and timesteps of a reference run, and the factor of its first noise in our space.
-struct Grid {
-    sigmas: Vec<f32>,
-    timesteps: Vec<(f32, f64)>,
-    start: f64,
+pub struct Grid {
+    pub sigmas: Vec<f32>,
+    pub timesteps: Vec<(f32, f64)>,
+    pub start: f64,
 }
 
-fn grid(class: &str, config: &Value, steps: usize) -> Grid {
+pub fn grid(class: &str, config: &Value, steps: usize) -> Grid {
     let get = |k: &str| config[k].as_f64().unwrap();
     let train = get("num_train_timesteps") as usize;
     let betas = NoiseLevels::scaled_linear_betas(get("beta_start"), get("beta_end"), train);
@@ -105,7 +105,7 @@ fn round_half_even(v: f64) -> f64 {
 }
 
 /// A host for the engine's denoiser that keeps nothing.
-struct Nowhere;
+pub struct Nowhere;
 
 impl EngineCtx for Nowhere {
     fn event(&mut self, _: Event) -> Result<()> {
@@ -132,11 +132,11 @@ impl EngineCtx for Nowhere {
 }
 
 /// The engine's denoiser with the reference's noise, which also keeps every state.
-struct Replay<'a> {
-    inner: Guided<'a>,
-    noises: Vec<Vec<f32>>,
-    drawn: usize,
-    states: Vec<Vec<f32>>,
+pub struct Replay<'a> {
+    pub inner: Guided<'a>,
+    pub noises: Vec<Vec<f32>>,
+    pub drawn: usize,
+    pub states: Vec<Vec<f32>>,
 }
 
 impl SampleCtx for Replay<'_> {
@@ -157,7 +157,7 @@ impl SampleCtx for Replay<'_> {
     }
 }
 
-fn error(found: &[f32], expected: &[f32]) -> f64 {
+pub fn error(found: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
     let worst = found.iter().zip(expected).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
@@ -207,10 +207,10 @@ fn states(
 fn setup() -> (Reference, Pipeline) {
     let (pipeline, unused) = Pipeline::open(&golden().join("tiny-sd"), DType::F32, &Device::Cpu).unwrap();
     assert_eq!(unused, Vec::<String>::new());
-    (Reference::read(), pipeline)
+    (Reference::read("txt2img.safetensors"), pipeline)
 }
 
-fn guidance(reference: &Reference, pipeline: &Pipeline, scale: f64) -> Guidance {
+pub fn guidance(reference: &Reference, pipeline: &Pipeline, scale: f64) -> Guidance {
     let encode = |key: &str| pipeline.encode_prompt(&reference.meta[key]).unwrap().context;
     Guidance { positive: encode("prompt"), negative: Some(encode("negative")), scale }
 }

@@ -75,6 +75,8 @@ fn as_yaml(value: &Value) -> Result<String> {
 /// How a preset fared.
 enum Verdict {
     Good,
+    /// Right, once these files are named.
+    Needs(Vec<String>),
     /// Well-formed, but this build lacks what it needs.
     CannotRun(Error),
     Bad(Error),
@@ -89,7 +91,10 @@ fn judge(name: &str, studio: &Studio) -> Verdict {
     match request::parse_params(&request, &studio.registries, &studio.config, 0) {
         Ok(_) => Verdict::Good,
         Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::NotFound) => Verdict::CannotRun(e),
-        Err(e) => Verdict::Bad(e),
+        Err(e) => match request::lacks_only_files(&request, &studio.registries, &studio.config) {
+            Some(fields) => Verdict::Needs(fields),
+            None => Verdict::Bad(e),
+        },
     }
 }
 
@@ -102,11 +107,12 @@ fn validate(names: &[String], as_json: bool, studio: &Studio) -> Result<()> {
     let mut bad = 0;
     for name in &all {
         let (word, error) = match judge(name, studio) {
-            Verdict::Good => ("valid", None),
-            Verdict::CannotRun(e) => ("well-formed, but this build cannot run it", Some(e)),
+            Verdict::Good => ("valid".to_string(), None),
+            Verdict::Needs(fields) => (format!("valid; to be given: {}", fields.join(", ")), None),
+            Verdict::CannotRun(e) => ("well-formed, but this build cannot run it".to_string(), Some(e)),
             Verdict::Bad(e) => {
                 bad += 1;
-                ("wrong", Some(e))
+                ("wrong".to_string(), Some(e))
             }
         };
         values.push(json!({"name": name, "verdict": word, "error": error.as_ref().map(Error::chain)}));

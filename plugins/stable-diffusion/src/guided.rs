@@ -39,6 +39,7 @@ pub struct Guided<'a> {
     rng: &'a mut NormalRng,
     ctx: &'a mut dyn EngineCtx,
     step_began: Instant,
+    channels: Option<Tensor>,
 }
 
 impl<'a> Guided<'a> {
@@ -61,7 +62,26 @@ impl<'a> Guided<'a> {
             _ => guidance.positive.clone(),
         };
         let scale = guidance.scale;
-        Ok(Self { pipeline, context, scale, timesteps, shape, steps, rng, ctx, step_began: Instant::now() })
+        Ok(Self {
+            pipeline,
+            context,
+            scale,
+            timesteps,
+            shape,
+            steps,
+            rng,
+            ctx,
+            step_began: Instant::now(),
+            channels: None,
+        })
+    }
+
+    /// Gives the network more channels (1, channels, height, width) beside the latents, as models for inpainting take
+    /// them.
+    #[must_use]
+    pub fn with_channels(mut self, channels: Option<Tensor>) -> Self {
+        self.channels = channels;
+        self
     }
 
     fn timestep(&self, sigma: f32) -> Result<f64> {
@@ -81,6 +101,10 @@ impl<'a> Guided<'a> {
         let scaled: Vec<f32> = x.iter().map(|v| (f64::from(*v) * scale_in) as f32).collect();
         // f32 on both sides: the network converts to what it computes in.
         let sample = Tensor::from_vec(scaled, self.shape.to_vec(), device)?;
+        let sample = match &self.channels {
+            Some(channels) => Tensor::cat(&[&sample, channels], 1)?,
+            None => sample,
+        };
         let passes = self.context.dim(0)?;
         let sample = if passes == 2 { Tensor::cat(&[&sample, &sample], 0)? } else { sample };
         let timesteps = Tensor::full(timestep as f32, passes, device)?;

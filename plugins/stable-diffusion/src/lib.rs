@@ -7,14 +7,18 @@
 //!
 //! The networks come from `atelier-models`; samplers and schedules are other plugins, found through the host.
 
+pub mod canvas;
 pub mod device;
 pub mod guided;
+pub mod image_params;
 pub mod params;
 pub mod pipeline;
 pub mod process;
 pub mod session;
+pub mod start;
 
 mod error;
+mod image_tasks;
 
 use atelier_sdk::{Engine, EngineCtx, EngineInfo, EngineReg, EngineTask, LoadRequest, Result, Session};
 
@@ -29,6 +33,10 @@ pub const INFO: EngineInfo = EngineInfo {
 const TASKS: &[EngineTask] = &[
     #[cfg(feature = "txt2img")]
     EngineTask::of::<params::Txt2Img>(),
+    #[cfg(feature = "img2img")]
+    EngineTask::of::<image_params::Img2Img>(),
+    #[cfg(feature = "inpaint")]
+    EngineTask::of::<image_params::Inpaint>(),
 ];
 
 struct StableDiffusion;
@@ -50,3 +58,7 @@ atelier_sdk::export_plugin! { engine ENGINE; }
 
 #[cfg(feature = "txt2img")]
 atelier_sdk::export_plugin! { task &atelier_sdk::task::TXT2IMG; }
+#[cfg(feature = "img2img")]
+atelier_sdk::export_plugin! { task &atelier_sdk::task::IMG2IMG; }
+#[cfg(feature = "inpaint")]
+atelier_sdk::export_plugin! { task &atelier_sdk::task::INPAINT; }

@@ -101,10 +101,10 @@ impl Pipeline {
                 unet.out_channels, vae.latent_channels
             ));
         }
-        if unet.in_channels != unet.out_channels {
+        if ![unet.out_channels, inpainting_channels(unet.out_channels)].contains(&unet.in_channels) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("a UNet with {} input channels is for inpainting", unet.in_channels),
+                format!("a UNet with {} input channels, of a kind that is not known", unet.in_channels),
             ));
         }
         let vocabulary = self.tokenizer.as_ref().map_or(0, ClipTokenizer::vocab_size);
@@ -133,6 +133,29 @@ impl Pipeline {
         };
         let context = self.text.encode(&[ids], 0).map_err(failed)?;
         Ok(Prompt { context, dropped })
+    }
+
+    /// Whether the UNet also takes the mask and the masked image, as models for inpainting do.
+    pub fn is_inpainting(&self) -> bool {
+        self.unet.config().in_channels != self.unet.config().out_channels
+    }
+
+    /// Encodes planes (3, height, width) of -1 ..= 1 as latents: the mean of the encoder's distribution, scaled.
+    ///
+    /// # Errors
+    /// The encoder failed, or gave something that is not a number.
+    pub fn encode_planes(&self, planes: &[f32], width: usize, height: usize) -> Result<Tensor> {
+        let failed = |e| error::model("cannot encode the image", e);
+        let images = Tensor::from_slice(planes, (1, 3, height, width), &self.device)
+            .map_err(error::tensor("giving an image to the encoder"))?;
+        let latents = self.vae.scale(&self.vae.encode(&images).map_err(failed)?.mean).map_err(failed)?;
+        let values: Vec<f32> =
+            latents.flatten_all().and_then(|t| t.to_vec1()).map_err(error::tensor("reading latents"))?;
+        match values.iter().all(|v| v.is_finite()) {
+            true => Ok(latents),
+            false => Err(Error::internal("the encoder gave latents that are not numbers")
+                .hint("16-bit floats can overflow: try `--dtype f32`")),
+        }
     }
 
     /// Pixels per latent on a side.
@@ -193,6 +216,11 @@ impl Pipeline {
     pub fn dtype(&self) -> DType {
         self.dtype
     }
+}
+
+/// Latents, a mask, and the latents of the masked image.
+fn inpainting_channels(latent: usize) -> usize {
+    2 * latent + 1
 }
 
 fn part<M>(name: &str, opened: atelier_models::Result<Opened<M>>) -> Result<(M, Vec<String>)> {

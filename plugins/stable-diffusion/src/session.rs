@@ -4,6 +4,7 @@ use crate::device;
 use crate::guided::{Guidance, Guided, Timesteps};
 use crate::params::Txt2Img;
 use crate::pipeline::{Pipeline, Prompt};
+use crate::start::{Blended, Start};
 use atelier_sdk::rng::NormalRng;
 use atelier_sdk::{
     EngineCtx, Error, ErrorKind, Event, Result, ResultExt, Run, Sampler, Schedule, Session, Stage, task,
@@ -13,7 +14,7 @@ use std::time::Instant;
 
 /// An engine session.
 pub struct SdSession {
-    pipeline: Pipeline,
+    pub(crate) pipeline: Pipeline,
 }
 
 impl SdSession {
@@ -27,19 +28,39 @@ impl SdSession {
         self.check_size(params)?;
         let mut sampler = ctx.sampler(&params.sampler, &options(&params.sampler_options))?;
         let schedule = ctx.schedule(&params.schedule, &options(&params.schedule_options))?;
-        let sigmas = self.sigmas(schedule.as_ref(), params)?;
+        let sigmas = self.sigmas(schedule.as_ref(), params, params.steps as usize)?;
         ctx.event(Event::Stage { stage: Stage::Encode })?;
         let guidance = self.guidance(params, ctx)?;
-        for i in 0..params.count {
-            let seed = params.seed.wrapping_add(i64::from(i));
-            let image = self.one_image(params, &guidance, &sigmas, sampler.as_mut(), seed, ctx)?;
-            ctx.image(image, json!({"seed": seed, "count": 1}))?;
+        if self.pipeline.is_inpainting() {
+            return Err(
+                Error::new(ErrorKind::Unsupported, "this model is for inpainting").hint("use task `inpaint`")
+            );
         }
+        self.images(params, &guidance, &sigmas, sampler.as_mut(), None, ctx, Ok)?;
         Ok(json!({"seconds": began.elapsed().as_secs_f64()}))
     }
 
+    /// Draws the images of a request, which end as `finish` makes of them.
+    pub(crate) fn images(
+        &self,
+        params: &Txt2Img,
+        guidance: &Guidance,
+        sigmas: &[f32],
+        sampler: &mut dyn Sampler,
+        start: Option<&Start>,
+        ctx: &mut dyn EngineCtx,
+        finish: impl Fn(atelier_sdk::Image) -> Result<atelier_sdk::Image>,
+    ) -> Result<()> {
+        for i in 0..params.count {
+            let seed = params.seed.wrapping_add(i64::from(i));
+            let image = self.one_image(params, guidance, sigmas, sampler, seed, start, ctx)?;
+            ctx.image(finish(image)?, json!({"seed": seed, "count": 1}))?;
+        }
+        Ok(())
+    }
+
     /// The schema knows no model; a decoder of another factor needs other multiples.
-    fn check_size(&self, params: &Txt2Img) -> Result<()> {
+    pub(crate) fn check_size(&self, params: &Txt2Img) -> Result<()> {
         let [_, _, height, width] = self.pipeline.latent_shape(params.width, params.height);
         let factor = self.pipeline.factor();
         if width * factor == params.width as usize && height * factor == params.height as usize {
@@ -52,9 +73,9 @@ impl SdSession {
         .hint(format!("the nearest below is {}x{}", width * factor, height * factor)))
     }
 
-    fn sigmas(&self, schedule: &dyn Schedule, params: &Txt2Img) -> Result<Vec<f32>> {
+    pub(crate) fn sigmas(&self, schedule: &dyn Schedule, params: &Txt2Img, steps: usize) -> Result<Vec<f32>> {
         let levels = &self.pipeline.process().levels;
-        let sigmas = schedule.sigmas(params.steps as usize, levels)?;
+        let sigmas = schedule.sigmas(steps, levels)?;
         let descends = sigmas.windows(2).all(|w| w[0] > w[1]);
         if sigmas.len() < 2 || !descends || sigmas.iter().any(|s| !s.is_finite() || *s < 0.0) {
             return Err(Error::new(
@@ -66,7 +87,7 @@ impl SdSession {
         Ok(sigmas)
     }
 
-    fn guidance(&self, params: &Txt2Img, ctx: &mut dyn EngineCtx) -> Result<Guidance> {
+    pub(crate) fn guidance(&self, params: &Txt2Img, ctx: &mut dyn EngineCtx) -> Result<Guidance> {
         let positive = self.prompt("prompt", &params.prompt, ctx)?;
         let negative = match params.cfg_scale {
             1.0 => None,
@@ -91,6 +112,7 @@ impl SdSession {
         sigmas: &[f32],
         sampler: &mut dyn Sampler,
         seed: i64,
+        start: Option<&Start>,
         ctx: &mut dyn EngineCtx,
     ) -> Result<atelier_sdk::Image> {
         let shape = self.pipeline.latent_shape(params.width, params.height);
@@ -98,15 +120,22 @@ impl SdSession {
         let mut rng = NormalRng::new(params.rng, seed as u64);
         let mut x = vec![0f32; shape.iter().product()];
         rng.fill_normal(&mut x);
-        for v in &mut x {
-            *v *= sigmas[0];
+        match start {
+            Some(start) => start.begin(&mut x, sigmas[0]),
+            None => x.iter_mut().for_each(|v| *v *= sigmas[0]),
         }
         let extra = json!({"parameterization": "ve"});
         let run = Run { sigmas, shape, extra: &extra };
         let steps = sigmas.len() - 1;
-        let mut guided =
-            Guided::new(&self.pipeline, guidance, Timesteps::Levels, shape, steps, &mut rng, ctx)?;
-        sampler.sample(&run, &mut guided, &mut x)?;
+        let guided = Guided::new(&self.pipeline, guidance, Timesteps::Levels, shape, steps, &mut rng, ctx)?;
+        let mut guided = guided.with_channels(start.and_then(|s| s.channels.clone()));
+        match start {
+            Some(start) => {
+                sampler.sample(&run, &mut Blended { inner: &mut guided, start }, &mut x)?;
+                start.blend(&mut x);
+            }
+            None => sampler.sample(&run, &mut guided, &mut x)?,
+        }
         ctx.event(Event::Stage { stage: Stage::Decode })?;
         let began = Instant::now();
         let image = atelier_ops::scope(|| self.pipeline.decode(&x, shape))?;
@@ -116,17 +145,21 @@ impl SdSession {
     }
 }
 
-fn options(map: &serde_json::Map<String, Value>) -> Value {
+pub(crate) fn options(map: &serde_json::Map<String, Value>) -> Value {
     Value::Object(map.clone())
 }
 
 impl Session for SdSession {
     fn run(&mut self, task: &str, plan: &Value, ctx: &mut dyn EngineCtx) -> Result<Value> {
-        if task != task::TXT2IMG.key {
-            return Err(Error::internal(format!("the session was given task `{task}`")));
+        fn read<P: serde::de::DeserializeOwned>(plan: &Value) -> Result<P> {
+            serde_json::from_value(plan.clone()).internal("a plan of another shape")
         }
-        let params: Txt2Img = serde_json::from_value(plan.clone()).internal("a plan of another shape")?;
-        self.txt2img(&params, ctx)
+        match task {
+            t if t == task::TXT2IMG.key => self.txt2img(&read(plan)?, ctx),
+            t if t == task::IMG2IMG.key => self.img2img(&read(plan)?, ctx),
+            t if t == task::INPAINT.key => self.inpaint(&read(plan)?, ctx),
+            other => Err(Error::internal(format!("the session was given task `{other}`"))),
+        }
     }
 
     fn describe(&self) -> String {
