@@ -1,6 +1,6 @@
 //! `atelier.yaml`: settings of this machine.
 
-use crate::paths::Paths;
+use crate::paths::{self, Paths};
 use crate::plugins::settings::PluginSettings;
 use crate::{fsx, yaml};
 use atelier_sdk::{Error, ErrorKind, Result, ResultExt};
@@ -24,6 +24,9 @@ pub struct Config {
     /// Plugins that are not linked in.
     #[serde(default)]
     plugins: PluginSettings,
+    /// Whether what the file says about plugins was passed over.
+    #[serde(skip)]
+    passed_over: bool,
     #[serde(skip)]
     file: Option<PathBuf>,
 }
@@ -43,6 +46,12 @@ impl Config {
             },
         };
         let mut config = Self::read(&file).map_err(|e| e.context(format!("in {}", file.display())))?;
+        // Whoever can put a file into the working directory must not choose how plugins run.
+        let own = paths::user_config_dir().is_some_and(|dir| file.starts_with(dir));
+        if named.is_none() && !own && config.plugins != PluginSettings::default() {
+            config.plugins = PluginSettings::default();
+            config.passed_over = true;
+        }
         config.file = Some(file);
         Ok(config)
     }
@@ -102,6 +111,14 @@ impl Config {
     /// What is said about plugins that are not linked in.
     pub fn plugins(&self) -> &PluginSettings {
         &self.plugins
+    }
+
+    /// What a person should know about the settings.
+    pub fn warning(&self) -> Option<String> {
+        let file = self.file.as_deref().filter(|_| self.passed_over)?.display();
+        Some(format!(
+            "`plugins:` in {file} is not read there: name the file by --config, or put it in your config folder"
+        ))
     }
 
     /// The file they come from.

@@ -3,7 +3,7 @@
 use crate::config::check_version;
 use crate::{fsx, yaml};
 use atelier_sdk::model::ModelItem;
-use atelier_sdk::{ErrorKind, ModelSpec, Result, ResultExt};
+use atelier_sdk::{Error, ErrorKind, ModelSpec, Result, ResultExt};
 use std::path::Path;
 
 /// The newest version of the format that is understood.
@@ -17,6 +17,12 @@ pub fn read(file: &Path) -> Result<ModelItem> {
     let parse = || -> Result<ModelSpec> {
         let value = yaml::parse(&fsx::read_text("model description", file)?)?;
         check_version("model", &value, SCHEMA_VERSION)?;
+        let stray =
+            value.as_object().into_iter().flatten().find(|(k, _)| !ModelSpec::FIELDS.contains(&k.as_str()));
+        if let Some((field, _)) = stray {
+            return Err(Error::invalid(format!("unknown field `{field}`"))
+                .hint(format!("there are: {}", ModelSpec::FIELDS.join(", "))));
+        }
         let spec: ModelSpec = serde_json::from_value(value)
             .kind(ErrorKind::InvalidRequest, || "not a valid model description".into())?;
         atelier_sdk::key::check("model", &spec.key)?;

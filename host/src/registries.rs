@@ -92,18 +92,19 @@ impl Registries {
             file: plugin.file.clone(),
             state: State::Refused,
             provides: Vec::new(),
+            named: false,
             error,
         };
         self.problems.extend(failed.into_iter().map(problem));
         self.plugins.push(plugin);
     }
 
-    /// Checks that what the settings put in the place of others is there.
+    /// Checks that what the settings put in the place of `name` is there.
     ///
     /// # Errors
-    /// The name that leads nowhere.
-    pub fn check_overrides(&self, overrides: &BTreeMap<String, String>) -> Result<()> {
-        for (from, to) in overrides {
+    /// It is not.
+    pub fn check_override(&self, name: &str, overrides: &BTreeMap<String, String>) -> Result<()> {
+        for (from, to) in overrides.iter().filter(|(from, _)| from.eq_ignore_ascii_case(name)) {
             let there = self.samplers.find(to).is_some()
                 || self.schedules.find(to).is_some()
                 || self.engines.find(to).is_some();
@@ -242,8 +243,11 @@ impl Registries {
     /// No engine performs it, or more than one does.
     pub fn only_engine_for(&self, task: &str) -> Result<&EngineItem> {
         let able: Vec<_> = self.engines_for(task);
+        let linked: Vec<_> = able.iter().filter(|e| e.origin.plugin().is_none()).collect();
         match able.as_slice() {
             [one] => Ok(one),
+            // As with bare names: a library that comes along changes nothing.
+            _ if linked.len() == 1 => Ok(linked[0]),
             [] => Err(builtin::not_compiled_in("task", task).unwrap_or_else(|| {
                 if self.task_infos().iter().any(|t| t.key == task) {
                     self.name_engines(no_engine(task), task)
@@ -293,7 +297,7 @@ impl Registries {
             Some(near) => err.hint(format!("did you mean `{near}`?")),
             None => err,
         };
-        err.hint(format!("there are: {}", keys.join(", ")))
+        self.explain("task", task, err.hint(format!("there are: {}", keys.join(", "))))
     }
 }
 

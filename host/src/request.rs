@@ -115,7 +115,10 @@ struct Checked<'a> {
 }
 
 fn checked<'a>(request: &Request, registries: &'a Registries, config: &Config) -> Result<Checked<'a>> {
-    registries.check_overrides(&config.plugins().overrides)?;
+    let overrides = &config.plugins().overrides;
+    let named =
+        request.engine.as_deref().or_else(|| request.preset.as_ref().and_then(|p| p.engine.as_deref()));
+    named.map_or(Ok(()), |name| registries.check_override(name, overrides))?;
     let (engine, task) = request.target(registries)?;
     config.check_task(&task)?;
     let engine_name = registries.engines.name_of(engine);
@@ -123,6 +126,12 @@ fn checked<'a>(request: &Request, registries: &'a Registries, config: &Config) -
     let model = request.model(registries, engine)?;
     let schema = schema::of(engine_task, registries);
     let mut layers = layered(request, &schema, model)?;
+    for (field, about) in schema["properties"].as_object().into_iter().flatten() {
+        let chosen = layers.values().get(field).and_then(Value::as_str);
+        if let Some(name) = chosen.filter(|_| about.get(X_REGISTRY).is_some()) {
+            registries.check_override(name, overrides)?;
+        }
+    }
     layers.rewrite(|name, value| canonical_name(&schema, name, value, registries));
     let mut findings = validate::check(&schema, &layers)?;
     findings.extend(check_options(&schema, &layers, registries)?);

@@ -108,8 +108,13 @@ fn a_plugin_is_found_by_name_where_the_variable_or_the_settings_say() {
     described(&place, "more/x", "from-settings", "s");
     described(&place, "env", "from-variable", "v");
     place.write("atelier.yaml", "schema_version: 1\nplugins: {paths: [more]}\n");
-    place.run(&["plugins", "trust", "from-settings"]).ok();
-    place.run(&["plugins", "trust", "from-variable"]).fails(4, &["plugins found: from-settings"]);
+    // Not from the working directory by itself.
+    place
+        .run(&["plugins", "trust", "from-settings"])
+        .fails(4, &["warning: `plugins:` in atelier.yaml", "none"]);
+    let named = ["--config", "atelier.yaml", "plugins", "trust"];
+    place.run(&[&named[..], &["from-settings"]].concat()).ok();
+    place.run(&[&named[..], &["from-variable"]].concat()).fails(4, &["plugins found: from-settings"]);
     let mut command = place.command();
     let said: crate::support::Said = command
         .env("ATELIER_PLUGIN_PATH", place.path("env"))

@@ -17,8 +17,8 @@ pub fn file() -> Option<PathBuf> {
 }
 
 /// Starts logging: JSON lines to the file, and text to the terminal from `-v` on (or as `ATELIER_LOG` says).
-pub fn start(verbose: u8) {
-    let to_file = open()
+pub fn start(verbose: u8, rotate: bool) {
+    let to_file = open(rotate)
         .map(|file| tracing_subscriber::fmt::layer().json().with_writer(file).with_filter(LevelFilter::INFO));
     let level = match verbose {
         0 => "off",
@@ -38,10 +38,10 @@ pub fn start(verbose: u8) {
 }
 
 /// A machine where the log cannot be written still makes images.
-fn open() -> Option<File> {
+fn open(rotate: bool) -> Option<File> {
     let path = file()?;
     std::fs::create_dir_all(path.parent()?).ok()?;
-    if std::fs::metadata(&path).is_ok_and(|m| m.len() > MAX_LOG) {
+    if rotate && std::fs::metadata(&path).is_ok_and(|m| m.len() > MAX_LOG) {
         let _ = std::fs::rename(&path, path.with_extension("log.old"));
     }
     OpenOptions::new().create(true).append(true).open(path).ok()

@@ -43,7 +43,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
         }
     };
-    logging::start(cli.verbose);
+    // A worker writes to the log of its host, and leaves it where it is.
+    let rotate = !matches!(cli.command, Command::Worker { .. });
+    logging::start(cli.verbose, rotate);
     let json = cli.command.json();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,6 +63,7 @@ fn run(cli: Cli) -> Result<()> {
     }
     let paths = Paths::find(cli.configs.as_deref())?;
     let config = Config::load(cli.config.as_deref(), &paths)?;
+    config.warning().iter().for_each(|warning| eprintln!("warning: {warning}"));
     if let Command::Plugins(args) = &cli.command
         && let Some(done) = plugin_command(&args.action, &cli, &config)
     {
@@ -69,6 +72,13 @@ fn run(cli: Cli) -> Result<()> {
     let wanted =
         Wanted { plugins: &cli.plugin, trusted_folders: &cli.trust_plugins_in, settings: config.plugins() };
     let registries = Registries::discover(&paths, Catalog::find(wanted)?, &config.plugins().overrides)?;
+    for problem in registries.problems.iter().filter(|p| p.named) {
+        eprintln!(
+            "warning: plugin {} is not in use: {}",
+            problem.file.display(),
+            problem.error.chain().join(": ")
+        );
+    }
     config.check_names(registries.task_infos().iter().map(|t| t.key.as_str()))?;
     let mut studio = Studio { paths, config, registries };
     match &cli.command {

@@ -47,16 +47,23 @@ pub fn candidate(which: &str, cli: &Cli, config: &Config) -> Result<Candidate> {
 /// Says what a plugin is, and adds it to the list. What is hashed here is what will be loaded.
 fn agree(candidate: &Candidate) -> Result<()> {
     let list = Trust::default_path()?;
-    let standing = trust::state(candidate, &Trust::load(&list)?, &[], &cache_dir()?)?;
-    store::verify(&standing.stored.copy, &standing.stored.sha256)?;
-    tell(candidate, &standing.stored)?;
+    let cache = cache_dir()?;
+    let standing = trust::state(candidate, &Trust::load(&list)?, &[], &cache)?;
+    let stored = store::take(&candidate.library, &cache)?;
+    store::verify(&stored.copy, &stored.sha256)?;
+    if stored.sha256 != standing.sha256 {
+        return Err(
+            Error::new(ErrorKind::Corrupt, "the library changes while it is looked at").hint("try again")
+        );
+    }
+    tell(candidate, &stored)?;
     if standing.changed {
         say("changed   you trusted another content of this name or file before")?;
     }
     if standing.trusted.is_some() {
         return say("It is trusted already.");
     }
-    let entry = Entry::new(&candidate.name, &standing.stored, &candidate.library);
+    let entry = Entry::new(&candidate.name, &stored, &candidate.library);
     Trust::update(&list, |t| {
         t.add(entry);
         Ok(())

@@ -58,7 +58,16 @@ pub fn check(args: &PluginCheck, cli: &Cli, config: &Config) -> Result<()> {
     let candidate = plugin_files::candidate(&args.which, cli, config)?;
     let plugin = catalog::one(&candidate, &cli.trust_plugins_in, config.plugins())?;
     let reports = reports(&plugin);
-    let timing = if args.time { timing::time(&plugin)? } else { None };
+    let wrong: usize = reports.iter().map(|r| r.failed().count()).sum();
+    if !args.json {
+        say(format_args!("plugin {} ({})", plugin.name, plugin.file.display()))?;
+        for (kind, key) in plugin.description.keys() {
+            say(format_args!("  has {kind} {key}"))?;
+        }
+        reports.iter().try_for_each(|r| say(r.to_string().trim_end()))?;
+    }
+    // In this process: only what has shown that it can be.
+    let timing = if args.time && wrong == 0 { timing::time(&plugin)? } else { None };
     if args.json {
         say_json(&json!({
             "plugin": plugin.name, "version": plugin.version, "file": plugin.file, "sha256": plugin.sha256,
@@ -66,14 +75,8 @@ pub fn check(args: &PluginCheck, cli: &Cli, config: &Config) -> Result<()> {
             "provides": provided(&plugin), "reports": reports, "timing": timing,
         }))?;
     } else {
-        say(format_args!("plugin {} ({})", plugin.name, plugin.file.display()))?;
-        for (kind, key) in plugin.description.keys() {
-            say(format_args!("  has {kind} {key}"))?;
-        }
-        reports.iter().try_for_each(|r| say(r.to_string().trim_end()))?;
         timing.iter().try_for_each(say_timing)?;
     }
-    let wrong: usize = reports.iter().map(|r| r.failed().count()).sum();
     match wrong {
         0 => Ok(()),
         n => Err(Error::new(ErrorKind::Corrupt, format!("plugin `{}` fails {n} check(s)", plugin.name))

@@ -6,6 +6,7 @@ use super::plugin::Plugin;
 use super::probe::Probes;
 use super::search::{self, Candidate};
 use super::settings::PluginSettings;
+use super::store;
 use super::trust::{self, Standing, Trust};
 use crate::paths;
 use atelier_sdk::{Error, ErrorKind, Result};
@@ -37,6 +38,8 @@ pub struct Problem {
     pub state: State,
     /// What it says that it brings: kind and key.
     pub provides: Vec<(String, String)>,
+    /// Whether it was named on the command line.
+    pub named: bool,
     /// What is wrong.
     pub error: Error,
 }
@@ -74,6 +77,7 @@ impl Catalog {
             let plugin = search::name_of(&refused.path);
             let problem = Problem {
                 plugin,
+                named: wanted.plugins.contains(&refused.path),
                 file: refused.path,
                 state: State::Refused,
                 provides: Vec::new(),
@@ -117,7 +121,7 @@ impl Catalog {
         settings: &PluginSettings,
     ) -> Result<Plugin, (State, Error)> {
         let standing = look.standing(candidate).map_err(|e| (State::Failed, e))?;
-        let sha256 = &standing.stored.sha256;
+        let sha256 = &standing.sha256;
         if let Some(same) = self.plugins.iter().find(|p| p.sha256 == *sha256) {
             let message = format!("the same library as {}", same.file.display());
             return Err((State::Duplicate, Error::invalid(message).hint("remove one of them")));
@@ -129,7 +133,7 @@ impl Catalog {
             let message = format!("another plugin is named `{}`: {}", candidate.name, other.file.display());
             return Err((State::Refused, Error::invalid(message).hint("remove or rename one of them")));
         }
-        plugin(candidate, &standing, &mut look.probes, false, settings).map_err(|e| (State::Failed, e))
+        look.plugin(candidate, &standing, false, settings).map_err(|e| (State::Failed, e))
     }
 }
 
@@ -149,6 +153,40 @@ impl<'a> Look<'a> {
             folders,
             probes: Probes::load(&cache),
             cache,
+        })
+    }
+
+    /// Takes a trusted library into use. What is taken has the digest that is trusted, whatever the file is by now.
+    fn plugin(
+        &mut self,
+        candidate: &Candidate,
+        standing: &Standing,
+        anew: bool,
+        settings: &PluginSettings,
+    ) -> Result<Plugin> {
+        let stored = store::take(&candidate.library, &self.cache)?;
+        if stored.sha256 != standing.sha256 {
+            return Err(untrusted(candidate, true));
+        }
+        let probes = &mut self.probes;
+        let stall = settings.stall();
+        let hello = if anew { probes.probe(&stored, stall) } else { probes.get(&stored, stall) };
+        let hello = hello.map_err(|e| unusable(candidate, e))?;
+        let chosen = settings.isolation.get(&candidate.name).copied().unwrap_or(Isolation::Process);
+        let isolation = candidate.manifest.as_ref().map_or(chosen, |m| m.isolation(chosen));
+        if isolation == Isolation::Thread {
+            open::check_unwinds(&hello.build_info)?;
+        }
+        Ok(Plugin {
+            name: candidate.name.clone(),
+            version: candidate.manifest.as_ref().map(|m| m.version.to_string()),
+            file: candidate.library.clone(),
+            copy: stored.copy.clone(),
+            sha256: stored.sha256.clone(),
+            isolation,
+            stall,
+            build_info: hello.build_info,
+            description: hello.description,
         })
     }
 
@@ -183,7 +221,7 @@ pub fn one(
     if standing.trusted.is_none() {
         return Err(untrusted(candidate, standing.changed));
     }
-    let plugin = plugin(candidate, &standing, &mut look.probes, true, settings);
+    let plugin = look.plugin(candidate, &standing, true, settings);
     look.probes.save();
     plugin.map(Arc::new)
 }
@@ -208,35 +246,6 @@ fn trust_command(candidate: &Candidate) -> String {
     }
 }
 
-fn plugin(
-    candidate: &Candidate,
-    standing: &Standing,
-    probes: &mut Probes,
-    anew: bool,
-    settings: &PluginSettings,
-) -> Result<Plugin> {
-    let stored = &standing.stored;
-    let stall = settings.stall();
-    let hello = if anew { probes.probe(stored, stall) } else { probes.get(stored, stall) };
-    let hello = hello.map_err(|e| unusable(candidate, e))?;
-    let chosen = settings.isolation.get(&candidate.name).copied().unwrap_or(Isolation::Process);
-    let isolation = candidate.manifest.as_ref().map_or(chosen, |m| m.isolation(chosen));
-    if isolation == Isolation::Thread {
-        open::check_unwinds(&hello.build_info)?;
-    }
-    Ok(Plugin {
-        name: candidate.name.clone(),
-        version: candidate.manifest.as_ref().map(|m| m.version.to_string()),
-        file: candidate.library.clone(),
-        copy: stored.copy.clone(),
-        sha256: stored.sha256.clone(),
-        isolation,
-        stall,
-        build_info: hello.build_info,
-        description: hello.description,
-    })
-}
-
 fn unusable(candidate: &Candidate, e: Error) -> Error {
     let e = match e.hints().is_empty() {
         true => e.hint("it is damaged, or at fault: get it again, or tell its author"),
@@ -253,6 +262,7 @@ fn problem(candidate: &Candidate, state: State, error: Error) -> Problem {
         file: candidate.library.clone(),
         state,
         provides: says.map(|p| (p.kind.to_string(), p.key.clone())).collect(),
+        named: candidate.origin == search::Origin::CommandLine,
         error,
     }
 }

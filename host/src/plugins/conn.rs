@@ -8,7 +8,7 @@ use super::frame::{self, Frame, Out, Tag};
 use atelier_sdk::{Error, ErrorKind, Result, Sampler, Schedule, Session};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
@@ -75,27 +75,60 @@ pub struct Conn {
     turn: Turn,
     objects: Mutex<BTreeMap<u32, Object>>,
     next: AtomicU32,
+    /// Whether a worker serves; none on the host's side.
+    serving: Option<AtomicBool>,
 }
 
-/// How many errors the other side may pass over in one call.
+/// How many errors the other side may pass over in one call: in a row, or that it is to stop.
 const PATIENCE: u32 = 100;
 
-fn unheeded(last: &Error) -> Error {
-    // Stopping on request is no failure, however the plugin takes it.
-    let kind = if last.kind() == ErrorKind::Cancelled { last.kind() } else { ErrorKind::Internal };
-    Error::new(
-        kind,
-        format!("it went on, {PATIENCE} times, after it was given the error: {}", last.message()),
-    )
+/// Errors that the other side was given and went on after.
+#[derive(Default)]
+struct Unheeded {
+    in_a_row: u32,
+    stops: u32,
+}
+
+impl Unheeded {
+    /// Counts an answer; gives the end of the patience.
+    fn count(&mut self, given: Option<Error>) -> Option<Error> {
+        let Some(e) = given else {
+            self.in_a_row = 0;
+            return None;
+        };
+        self.in_a_row += 1;
+        let stop = e.kind() == ErrorKind::Cancelled;
+        self.stops += u32::from(stop);
+        if self.in_a_row.max(self.stops) <= PATIENCE {
+            return None;
+        }
+        // Stopping on request is no failure, however the plugin takes it.
+        let kind = if stop { ErrorKind::Cancelled } else { ErrorKind::Internal };
+        let message = e.message();
+        Some(Error::new(
+            kind,
+            format!("it went on, {PATIENCE} times, after it was given the error: {message}"),
+        ))
+    }
 }
 
 /// Answers what the other side asks for during a call.
 pub type Serve<'a> = &'a mut dyn FnMut(Frame) -> Result<Frame>;
 
 impl Conn {
-    /// A conversation over `link`.
+    /// The host's side of a conversation.
     pub fn new(link: Box<dyn Link>) -> Arc<Self> {
-        Arc::new(Self { link, turn: Turn::default(), objects: Mutex::default(), next: AtomicU32::new(1) })
+        Self::build(link, None)
+    }
+
+    /// A worker's side: it asks only while it serves.
+    pub fn of_worker(link: Box<dyn Link>) -> Arc<Self> {
+        Self::build(link, Some(AtomicBool::new(false)))
+    }
+
+    fn build(link: Box<dyn Link>, serving: Option<AtomicBool>) -> Arc<Self> {
+        let (turn, objects, next) = (Turn::default(), Mutex::default(), AtomicU32::new(1));
+        Arc::new(Self { link, turn, objects, next, serving })
     }
 
     /// Asks the other side, and serves it until it answers.
@@ -104,19 +137,23 @@ impl Conn {
     /// The answer, or why there is none. A side that goes on whatever errors it is given is ended.
     pub fn call(&self, request: Out<'_>, serve: Serve<'_>) -> Result<Frame> {
         let _turn = self.turn.take();
-        let mut errors = 0;
+        if self.serving.as_ref().is_some_and(|s| !s.load(Ordering::Acquire)) {
+            return Err(Error::internal("the plugin asked the host for something after it had answered"));
+        }
+        let mut unheeded = Unheeded::default();
         self.link.send(request)?;
         loop {
             let frame = self.link.recv()?;
             match frame.tag {
                 Tag::Ok => return Ok(frame),
                 Tag::Err => return Err(frame.error()),
+                // What may be asked for although it is not there.
+                Tag::Input => drop(self.serve(frame, serve)?),
                 _ => {
-                    let Some(e) = self.serve(frame, serve)? else { continue };
-                    errors += 1;
-                    if errors > PATIENCE {
+                    let given = self.serve(frame, serve)?;
+                    if let Some(e) = unheeded.count(given) {
                         self.link.close();
-                        return Err(unheeded(&e));
+                        return Err(e);
                     }
                 }
             }
@@ -140,28 +177,46 @@ impl Conn {
     /// Serves the other side until it is gone.
     pub fn serve_all(&self, serve: Serve<'_>) {
         while let Ok(frame) = self.link.recv() {
-            if self.serve(frame, serve).is_err() {
+            self.set_serving(true);
+            let (reply, _) = self.reply(frame, serve);
+            // A thread of the plugin that is still asking is served first, and one that comes later is refused.
+            let _turn = self.turn.take();
+            self.set_serving(false);
+            if reply.is_some_and(|reply| self.link.send(reply.out()).is_err()) {
                 return;
             }
         }
     }
 
+    fn set_serving(&self, on: bool) {
+        if let Some(serving) = &self.serving {
+            serving.store(on, Ordering::Release);
+        }
+    }
+
     /// Gives the error with which the other side was answered, if it was one.
     fn serve(&self, frame: Frame, serve: Serve<'_>) -> Result<Option<Error>> {
+        let (reply, error) = self.reply(frame, serve);
+        reply.map_or(Ok(()), |reply| self.link.send(reply.out()))?;
+        Ok(error)
+    }
+
+    /// The answer to a frame, if it has one, and the error that it is.
+    fn reply(&self, frame: Frame, serve: Serve<'_>) -> (Option<Frame>, Option<Error>) {
         match frame.tag {
             Tag::Drop => {
                 let object = lock(&self.objects).remove(&frame.object);
                 // Outside the lock: this runs plugin code.
                 drop(object);
-                Ok(None)
+                (None, None)
             }
             Tag::Log => {
                 super::log::received(&frame);
-                Ok(None)
+                (None, None)
             }
             _ => match serve(frame) {
-                Ok(reply) => self.link.send(reply.out()).map(|()| None),
-                Err(e) => self.link.send(Frame::of_error(&e).out()).map(|()| Some(e)),
+                Ok(reply) => (Some(reply), None),
+                Err(e) => (Some(Frame::of_error(&e)), Some(e)),
             },
         }
     }

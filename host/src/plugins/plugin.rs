@@ -116,7 +116,7 @@ struct PluginSampler {
 
 impl Sampler for PluginSampler {
     fn sample(&mut self, run: &Run<'_>, ctx: &mut dyn SampleCtx, x: &mut [f32]) -> Result<()> {
-        let mut ctx = StrictSampleCtx::new(ctx);
+        let mut ctx = StrictSampleCtx::new(ctx, run.sigmas.len().saturating_sub(1));
         let result = self.inner.sample(run, &mut ctx, x).and_then(|()| finite("its result", x));
         result.map_err(|e| ctx.own_or(e, |e| self.plugin.blame(&self.what, e)))
     }
@@ -196,7 +196,12 @@ struct PluginSession {
 impl Session for PluginSession {
     fn run(&mut self, task: &str, plan: &Value, ctx: &mut dyn EngineCtx) -> Result<Value> {
         let mut ctx = StrictEngineCtx::new(ctx);
-        self.inner.run(task, plan, &mut ctx).map_err(|e| ctx.own_or(e, |e| self.plugin.blame(&self.what, e)))
+        let facts = self.inner.run(task, plan, &mut ctx).and_then(|facts| match facts {
+            Value::Null => Ok(json!({})),
+            Value::Object(_) => Ok(facts),
+            _ => Err(Error::internal("what it says of the run is not a mapping")),
+        });
+        facts.map_err(|e| ctx.own_or(e, |e| self.plugin.blame(&self.what, e)))
     }
     fn describe(&self) -> String {
         self.inner.describe()

@@ -13,6 +13,14 @@ use std::time::Duration;
 /// How long a library may take to say what it is, at most.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Seconds until a library that hung is tried again.
+const AGAIN: u64 = 600;
+
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map(|d| d.as_secs()).unwrap_or_default()
+}
+
 /// The results so far, in the cache.
 pub struct Probes {
     file: PathBuf,
@@ -33,6 +41,8 @@ enum Outcome {
     Usable(Hello),
     /// Code, message, details of the error.
     Failed(u32, String, String),
+    /// The same, until this second after 1970: a library that hung may not have to be blamed for it.
+    FailedUntil(u64, u32, String, String),
 }
 
 impl Probes {
@@ -56,7 +66,10 @@ impl Probes {
                 Ok(Hello { build_info: hello.build_info.clone(), description: hello.description.clone() })
             }
             Some(Outcome::Failed(code, message, detail)) => Err(Error::from_parts(*code, message, detail)),
-            None => self.probe(stored, stall),
+            Some(Outcome::FailedUntil(until, code, message, detail)) if *until > now() => {
+                Err(Error::from_parts(*code, message, detail))
+            }
+            _ => self.probe(stored, stall),
         }
     }
 
@@ -72,11 +85,18 @@ impl Probes {
                 build_info: hello.build_info.clone(),
                 description: hello.description.clone(),
             })),
-            // A machine that was full may not be so the next time. A library that hung is not waited for each time.
-            Err(e) if e.kind() == ErrorKind::Environment => None,
             Err(e) => {
                 let (code, message, detail) = e.to_parts();
-                Some(Outcome::Failed(code, message, detail))
+                match e.kind() {
+                    // What the library itself does.
+                    ErrorKind::Unsupported | ErrorKind::Panic | ErrorKind::Internal => {
+                        Some(Outcome::Failed(code, message, detail))
+                    }
+                    // Not waited for with every command.
+                    ErrorKind::Timeout => Some(Outcome::FailedUntil(now() + AGAIN, code, message, detail)),
+                    // The machine or the cache, which may be well the next time.
+                    _ => None,
+                }
             }
         };
         if let Some(outcome) = outcome {

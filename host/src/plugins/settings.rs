@@ -11,7 +11,7 @@ use std::time::Duration;
 const MAX_STALL: u64 = 86_400;
 
 /// What the settings say about plugins that are not linked in.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PluginSettings {
     /// Libraries, folders of them, or folders of plugins; relative to the settings file.

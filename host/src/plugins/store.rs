@@ -35,6 +35,29 @@ pub struct Stored {
     pub copy: PathBuf,
 }
 
+/// The digest of a library, without a copy of it.
+///
+/// # Errors
+/// Unreadable, larger than [`MAX_LIBRARY`], or not a shared library.
+pub fn digest(library: &Path, cache: &Path) -> Result<String> {
+    let (real, mut source) = open(library)?;
+    let before = fingerprint(&source, library)?;
+    if before.size() > MAX_LIBRARY {
+        return Err(too_large(library));
+    }
+    let folder = cache_folder(cache)?;
+    let mut index = Index::load(&folder);
+    if let Some(sha256) = index.find(&real, &before) {
+        return Ok(sha256.into());
+    }
+    let sha256 = hash(&mut source, library, |_| Ok(()))?;
+    if fingerprint(&source, library)? == before {
+        index.remember(&real, before, &sha256, SystemTime::now());
+        index.save();
+    }
+    Ok(sha256)
+}
+
 /// Copies a library into the cache, under its digest.
 ///
 /// A file that looks as it did when it was last read is not read again if its copy is still there.
@@ -110,11 +133,8 @@ fn copy_path(folder: &Path, sha256: &str) -> PathBuf {
     folder.join(format!("{sha256}.{}", consts::DLL_EXTENSION))
 }
 
-/// The bytes go to the copy as they are hashed: whatever happens to the file, the two agree. The copy is always
-/// a new file put in the place of an older one, never written over it: that one may be in use.
-fn copy_into(folder: &Path, source: &mut File, library: &Path) -> Result<Stored> {
-    let failed = |e| fsx::cannot_write(folder, e);
-    let mut temp = tempfile::Builder::new().prefix(".taking-").tempfile_in(folder).map_err(failed)?;
+/// Reads a library once: its digest, and each part of it to `keep`.
+fn hash(source: &mut File, library: &Path, mut keep: impl FnMut(&[u8]) -> Result<()>) -> Result<String> {
     let mut hash = Sha256::new();
     let mut total = 0u64;
     each_chunk(source, library, |chunk| {
@@ -128,9 +148,17 @@ fn copy_into(folder: &Path, source: &mut File, library: &Path) -> Result<Stored>
             return Err(too_large(library));
         }
         hash.update(chunk);
-        temp.write_all(chunk).map_err(failed)
+        keep(chunk)
     })?;
-    let sha256 = hex(&hash.finalize());
+    Ok(hex(&hash.finalize()))
+}
+
+/// The bytes go to the copy as they are hashed: whatever happens to the file, the two agree. The copy is always
+/// a new file put in the place of an older one, never written over it: that one may be in use.
+fn copy_into(folder: &Path, source: &mut File, library: &Path) -> Result<Stored> {
+    let failed = |e| fsx::cannot_write(folder, e);
+    let mut temp = tempfile::Builder::new().prefix(".taking-").tempfile_in(folder).map_err(failed)?;
+    let sha256 = hash(source, library, |chunk| temp.write_all(chunk).map_err(failed))?;
     let copy = copy_path(folder, &sha256);
     #[cfg(unix)]
     temp.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o500)).map_err(failed)?;

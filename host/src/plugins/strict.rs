@@ -49,13 +49,14 @@ pub trait Shared {
 /// A sampler's context.
 pub struct StrictSampleCtx<'a> {
     ctx: &'a mut dyn SampleCtx,
+    steps: usize,
     given: Given,
 }
 
 impl<'a> StrictSampleCtx<'a> {
-    /// Around the host's own.
-    pub fn new(ctx: &'a mut dyn SampleCtx) -> Self {
-        Self { ctx, given: Given::default() }
+    /// Around the host's own, for a run of so many steps.
+    pub fn new(ctx: &'a mut dyn SampleCtx, steps: usize) -> Self {
+        Self { ctx, steps, given: Given::default() }
     }
 }
 
@@ -78,6 +79,9 @@ impl SampleCtx for StrictSampleCtx<'_> {
         self.given.note(self.ctx.noise(from, to, out))
     }
     fn step_done(&mut self, i: usize, x: &[f32]) -> Result<()> {
+        if i >= self.steps {
+            return Err(Error::internal(format!("it reported step {i} of {}", self.steps)));
+        }
         self.given.note(self.ctx.step_done(i, x))
     }
     fn cancelled(&self) -> bool {

@@ -1,26 +1,37 @@
 //! A worker on a thread of this process: a panic or a hang of its plugin fails its job, a crash ends atelier.
 
-use super::conn::{Conn, Pipes, lock};
-use super::frame::{self, Out, Tag};
+use super::conn::{Conn, Pipes};
+use super::frame::{Frame, Tag};
 use super::link::{HostLink, Worker};
 use super::{open, process, worker};
 use atelier_sdk::{Error, ErrorKind, Result};
-use std::io::PipeWriter;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A thread's stack, as the main thread's.
 const STACK: usize = 8 << 20;
 
-/// Another hand on the pipe that the host reads.
-struct Thread(Mutex<PipeWriter>);
+/// Whether the thread has ended.
+struct Thread(Arc<AtomicBool>);
+
+/// Says so when the thread ends, however it does.
+struct Ends(Arc<AtomicBool>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
 
 impl Worker for Thread {
-    fn cut_off(&self) {
-        // A thread cannot be ended. This wakes the host, which takes nothing from the worker any more.
-        let _ = frame::write(&mut *lock(&self.0), Out::new(Tag::Err));
+    fn has_ended(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
+
+    /// A thread cannot be ended.
+    fn cut_off(&self) {}
 
     fn fate(&self) -> &'static str {
         "its thread is left behind, busy, until atelier ends"
@@ -31,10 +42,10 @@ impl Worker for Thread {
     }
 }
 
-/// Starts a worker on a thread.
+/// Starts a worker on a thread. The library is opened there, too: it may hang while it is.
 ///
 /// # Errors
-/// The library is refused.
+/// The library is refused, or hangs.
 pub fn on_thread(
     name: &str,
     copy: &Path,
@@ -42,24 +53,31 @@ pub fn on_thread(
     build_info: &str,
     stall: Duration,
 ) -> Result<Arc<Conn>> {
-    let library = open::in_this_process(copy, sha256, build_info)?;
     let failed = |e| Error::new(ErrorKind::Environment, "cannot start a thread for the plugin").because(e);
     let (from_host, to_worker) = std::io::pipe().map_err(failed)?;
     let (from_worker, to_host) = std::io::pipe().map_err(failed)?;
     process::widen(&to_worker);
     process::widen(&to_host);
-    let thread = Arc::new(Thread(Mutex::new(to_host.try_clone().map_err(failed)?)));
+    let over = Arc::new(AtomicBool::new(false));
+    let ends = Ends(over.clone());
+    let (copy, sha256, build_info) = (copy.to_path_buf(), sha256.to_string(), build_info.to_string());
     let serve = move || {
-        let conn = Conn::new(Box::new(Pipes::new(from_host, to_host)));
-        worker::serve(&library, &conn);
-        // The host holds the pipe open itself, so its end is not to be seen there.
-        conn.tell(Out::new(Tag::Ok));
+        let _ends = ends;
+        let conn = Conn::of_worker(Box::new(Pipes::new(from_host, to_host)));
+        match open::in_this_process(&copy, &sha256, &build_info) {
+            Ok(library) => {
+                conn.tell(Frame::new(Tag::Ok).out());
+                worker::serve(&library, &conn);
+            }
+            Err(e) => conn.tell(Frame::of_error(&e).out()),
+        }
     };
     std::thread::Builder::new()
         .name(format!("plugin {name}"))
         .stack_size(STACK)
         .spawn(serve)
         .map_err(failed)?;
-    let link = HostLink::new(from_worker, to_worker, thread, stall).map_err(failed)?;
+    let link = HostLink::new(from_worker, to_worker, Arc::new(Thread(over)), stall).map_err(failed)?;
+    process::greeted(&link)?;
     Ok(Conn::new(Box::new(link)))
 }

@@ -201,9 +201,9 @@ pub enum How {
 /// How a candidate stands.
 #[derive(Debug, Clone)]
 pub struct Standing {
-    /// What would be loaded.
-    pub stored: Stored,
-    /// Why it may be; `None` if it may not.
+    /// The digest of the library.
+    pub sha256: String,
+    /// Why it may run; `None` if it may not.
     pub trusted: Option<How>,
     /// The user agreed to a library of this name or in this place that had another content.
     pub changed: bool,
@@ -214,17 +214,18 @@ pub struct Standing {
 /// # Errors
 /// It cannot be read or stored, is not a shared library, or is not what its description says.
 pub fn state(candidate: &Candidate, trust: &Trust, folders: &[PathBuf], cache: &Path) -> Result<Standing> {
-    let stored = store::take(&candidate.library, cache)?;
+    // Only what may run is copied.
+    let sha256 = store::digest(&candidate.library, cache)?;
     if let Some(manifest) = &candidate.manifest {
-        manifest.check_sha256(&candidate.library, &stored.sha256)?;
+        manifest.check_sha256(&candidate.library, &sha256)?;
     }
-    let agreed = trust.entry(&stored.sha256);
+    let agreed = trust.entry(&sha256);
     let file = candidate.library.display().to_string();
     let changed =
         agreed.is_none() && trust.trusted.iter().any(|e| e.name == candidate.name || e.file == file);
     let by_folder = || folders.iter().find(|f| candidate.library.starts_with(f)).cloned().map(How::Folder);
     let trusted = agreed.map(|e| How::ByHash { name: e.name.clone() }).or_else(by_folder);
-    Ok(Standing { stored, trusted, changed })
+    Ok(Standing { sha256, trusted, changed })
 }
 
 /// The folders whose libraries count as trusted by this command: those named and those of

@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub fn main(copy: &Path, sha256: &str) -> Result<()> {
     let (input, output) = stdio::claim()?;
     stdio::end_with_parent();
-    let conn = Conn::new(Box::new(Pipes::new(input, output)));
+    let conn = Conn::of_worker(Box::new(Pipes::new(input, output)));
     log::forward_to(conn.clone());
     match open::library(copy, sha256).and_then(|library| Ok((library, hello(&library)?))) {
         Ok((library, hello)) => {

@@ -6,8 +6,10 @@ use serde_json::{Map, Value};
 use std::path::PathBuf;
 
 /// Describes a model: the content of `configs/models/<key>.yaml`, or what a plugin registers.
+///
+/// It crosses to and from plugin libraries of other versions, so fields that are not known are passed over here; the
+/// host refuses them in files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ModelSpec {
     /// Version of this format.
     pub schema_version: u32,
@@ -31,6 +33,12 @@ pub struct ModelSpec {
     /// SHA-256 of its files, relative to `path`.
     #[serde(default)]
     pub sha256: std::collections::BTreeMap<String, String>,
+}
+
+impl ModelSpec {
+    /// The names of its fields.
+    pub const FIELDS: [&str; 9] =
+        ["schema_version", "key", "title", "architecture", "path", "license", "source", "defaults", "sha256"];
 }
 
 /// Registers a model.

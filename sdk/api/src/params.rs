@@ -43,7 +43,8 @@ impl Violation {
 }
 
 /// What the host provides for planning.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PlanCtx {
     /// Fresh randomness, for a seed that the request leaves open.
     pub entropy: u64,

@@ -87,17 +87,24 @@ impl<T: Keyed> Registry<T> {
         }
         match self.meant_by(name).as_slice() {
             [one] => Some(one),
-            many => many.iter().find(|i| i.plugin().is_none()).copied(),
+            _ => None,
         }
     }
 
-    /// What a bare name could mean: what has it as its key, else as an alias.
+    /// What a bare name could mean. A library that comes along changes the meaning of no name that is linked in, and
+    /// a key comes before an alias.
     fn meant_by(&self, name: &str) -> Vec<&T> {
-        let by_key: Vec<&T> = self.items.iter().filter(|i| same(i.key(), name)).collect();
-        if !by_key.is_empty() {
-            return by_key;
+        let by_key = |i: &&T| same(i.key(), name);
+        let by_alias = |i: &&T| i.aliases().iter().any(|a| same(a, name));
+        for linked in [true, false] {
+            let from = || self.items.iter().filter(move |i| i.plugin().is_none() == linked);
+            for found in [from().filter(by_key).collect::<Vec<_>>(), from().filter(by_alias).collect()] {
+                if !found.is_empty() {
+                    return found;
+                }
+            }
         }
-        self.items.iter().filter(|i| i.aliases().iter().any(|a| same(a, name))).collect()
+        Vec::new()
     }
 
     /// The shortest name that means `item`: its key, or `plugin/key`.
@@ -242,6 +249,10 @@ mod tests {
         assert_eq!(r.get("vendor/Euler").unwrap().1, "lib vendor");
         assert_eq!(r.get("atelier/euler").unwrap().1, "a");
         assert_eq!(r.get("k_euler").unwrap().1, "lib vendor");
+        r.insert(Item("k_dpm", "a", &["dpm"])).unwrap();
+        r.insert(Item("dpm", "lib vendor", &[])).unwrap();
+        assert_eq!(r.get("dpm").unwrap().1, "a", "a library has taken an alias");
+        r.items.retain(|i| !i.0.contains("dpm"));
         assert_eq!(r.names().collect::<Vec<_>>(), ["euler", "vendor/euler"]);
         r.set_overrides(&BTreeMap::from([("euler".into(), "vendor/euler".into())]));
         assert_eq!(r.get("euler").unwrap().1, "lib vendor");

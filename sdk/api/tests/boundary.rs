@@ -343,3 +343,22 @@ fn an_engine_plans_loads_and_runs_across() {
     let e: Error = engine.load(&request, &mut host).err().unwrap();
     assert!(e.message().contains("no model"), "{e}");
 }
+
+#[test]
+fn fields_of_a_newer_side_are_passed_over_and_missing_ones_have_defaults() {
+    let newer = json!({
+        "later": 1,
+        "tasks": [{"key": "t", "later": 1}],
+        "engines": [{"key": "e", "later": 1, "tasks": [{"task": {"key": "t", "later": 1}, "schema": {}, "later": 1}]}],
+        "samplers": [{"key": "s", "options_schema": {}, "later": 1}],
+        "schedules": [{"key": "c", "options_schema": {}, "later": 1}],
+        "models": [{"schema_version": 1, "key": "m", "title": "", "architecture": "x", "license": "MIT", "later": 1}],
+    });
+    let d: atelier_sdk::describe::PluginDescription = serde_json::from_value(newer).unwrap();
+    assert_eq!(d.keys().len(), 5);
+    assert_eq!(d.samplers[0].evaluations, 1);
+    let d: atelier_sdk::describe::PluginDescription = serde_json::from_value(json!({})).unwrap();
+    assert!(d.keys().is_empty());
+    let ctx: PlanCtx = serde_json::from_value(json!({"later": 1})).unwrap();
+    assert_eq!(ctx.entropy, 0);
+}

@@ -56,6 +56,17 @@ fn a_crash_of_a_sampler_is_told_with_its_signal() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_process_that_a_plugin_starts_ends_with_it_and_holds_nothing_up() {
+    let studio = Studio::failing();
+    let begin = std::time::Instant::now();
+    each(&studio, "internal", &[("leaves_child", "signal 6")]);
+    studio.image(&["sampler=has_child"]);
+    assert!(begin.elapsed() < std::time::Duration::from_secs(30), "{:?}", begin.elapsed());
+    // That no process is left, the studio asserts when it goes.
+}
+
+#[test]
 fn a_sampler_that_ends_the_process_with_success_is_a_failure_all_the_same() {
     let studio = Studio::failing();
     each(&studio, "internal", &[("exit_zero", "ended with exit code 0")]);

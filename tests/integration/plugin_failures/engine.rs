@@ -30,7 +30,7 @@ fn an_engine_of_a_library_performs_its_own_task_without_a_model() {
         tasks.as_array().unwrap().iter().find(|t| t["key"] == "break-image").expect("its task").clone();
     assert_eq!(task["engines"][0], "failing-engine");
     let schema = studio.run(&["schema", "failing-engine", "break-image"]).ok().json();
-    assert!(schema["properties"]["how"]["enum"].as_array().is_some_and(|e| e.len() == 9), "{schema}");
+    assert!(schema["properties"]["how"]["enum"].as_array().is_some_and(|e| e.len() == 10), "{schema}");
 }
 
 #[test]
@@ -54,6 +54,11 @@ fn an_engine_of_a_library_samples_with_the_hosts_samplers_wherever_both_run() {
     let said = studio.run(&[&["generate"], &args[..]].concat());
     assert_eq!(said.code, 1, "{said:?}");
     Failure::of(&said).names("panic_step", "failing").says(&["index out of bounds"]);
+}
+
+#[test]
+fn an_engine_may_ask_for_what_is_not_there_as_often_as_it_likes() {
+    break_image(&Studio::failing(), "many_errors").ok();
 }
 
 #[test]

@@ -27,6 +27,16 @@ fn a_sampler_that_is_never_made_is_ended_as_well() {
 }
 
 #[test]
+fn logging_is_no_sign_of_life() {
+    let studio = Studio::failing().settings("{stall_seconds: 2}");
+    stalls(&studio, "logs_for_ever");
+    let studio = studio.settings("{stall_seconds: 2, isolation: {failing: thread}}");
+    let begin = Instant::now();
+    studio.failure(8, "timeout", &["sampler=endless_loop"]);
+    assert!(begin.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
 fn a_timeout_tells_which_setting_allows_more() {
     let studio = Studio::failing().settings("{stall_seconds: 1}");
     let failure = studio.failure(8, "timeout", &["sampler=endless_loop"]);

@@ -25,6 +25,13 @@ fn a_plugin_that_reads_standard_input_finds_it_empty() {
 }
 
 #[test]
+fn a_library_that_logs_while_it_is_described_is_understood() {
+    let studio = Studio::failing();
+    studio.image(&["sampler=chatty"]);
+    assert!(studio.log().contains("describing itself"), "{}", studio.log());
+}
+
+#[test]
 fn what_a_plugin_logs_is_in_the_log_of_atelier_with_its_level() {
     for isolation in ["process", "thread"] {
         let studio = Studio::failing().settings(&format!("{{isolation: {{failing: {isolation}}}}}"));
