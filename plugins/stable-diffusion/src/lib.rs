@@ -12,6 +12,7 @@ pub mod guided;
 pub mod params;
 pub mod pipeline;
 pub mod process;
+pub mod prompt;
 pub mod session;
 
 mod error;

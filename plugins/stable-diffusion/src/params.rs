@@ -1,5 +1,7 @@
 //! Parameters of the tasks.
 
+use crate::prompt::conditioning::Strength;
+use crate::prompt::encode::{Emphasis, Encoding};
 use atelier_sdk::rng::RngKind;
 use atelier_sdk::{PlanCtx, TaskInfo, TaskParams, Violation, task};
 use schemars::JsonSchema;
@@ -15,7 +17,7 @@ const MAX_PIXELS: u64 = 4096 * 2304;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Txt2Img {
-    /// What the image shows.
+    /// What the image shows. Weights, changes over the steps and choices: `docs/reference/prompts.md`.
     pub prompt: String,
     /// What the image should keep away from.
     pub negative_prompt: String,
@@ -51,6 +53,57 @@ pub struct Txt2Img {
     pub count: u32,
     /// Which generator draws the noise.
     pub rng: RngKind,
+    /// Which layer of the text encoder gives the embeddings, from the end: 1 is the last, 2 the one before it.
+    #[schemars(range(min = 1, max = 12))]
+    pub clip_skip: u32,
+    /// How weights in the prompts act.
+    pub emphasis: Emphasis,
+    /// A prompt longer than one chunk of 75 tokens is rather cut at a comma, if there is one among this many
+    /// tokens at the chunk's end; 0 cuts anywhere.
+    #[schemars(range(min = 0, max = 75))]
+    pub comma_backtrack: u32,
+    /// Draws `{red|blue}` in the prompts, for each image by its seed; false makes braces letters.
+    pub prompt_templates: bool,
+    /// How much of the guided prediction is brought back to the spread it has under the prompt alone, against
+    /// burnt colours at high scales (Lin et al. 2023, arXiv:2305.08891).
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub cfg_rescale: f64,
+    /// Part of the steps after which guidance begins; before, the prompt is followed as at scale 1.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub guidance_start: f64,
+    /// Part of the steps after which guidance ends.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub guidance_end: f64,
+}
+
+impl Txt2Img {
+    /// How its prompts are encoded.
+    pub fn encoding(&self) -> Encoding {
+        Encoding {
+            clip_skip: self.clip_skip as usize,
+            emphasis: self.emphasis,
+            comma_backtrack: self.comma_backtrack as usize,
+        }
+    }
+
+    /// How strongly its prompts guide.
+    pub fn strength(&self) -> Strength {
+        Strength {
+            scale: self.cfg_scale,
+            rescale: self.cfg_rescale,
+            start: self.guidance_start,
+            end: self.guidance_end,
+        }
+    }
+}
+
+/// What is wrong with the prompts, field by field.
+pub(crate) fn check_prompts(prompt: &str, negative: &str, templates: bool) -> Vec<Violation> {
+    let fields = [("/prompt", prompt), ("/negative_prompt", negative)];
+    let found = fields.into_iter().flat_map(|(field, text)| {
+        crate::prompt::check(text, templates).into_iter().map(move |p| Violation::new(field, p.to_string()))
+    });
+    found.collect()
 }
 
 impl Default for Txt2Img {
@@ -69,6 +122,13 @@ impl Default for Txt2Img {
             seed: -1,
             count: 1,
             rng: RngKind::default(),
+            clip_skip: 1,
+            emphasis: Emphasis::default(),
+            comma_backtrack: 20,
+            prompt_templates: true,
+            cfg_rescale: 0.0,
+            guidance_start: 0.0,
+            guidance_end: 1.0,
         }
     }
 }
@@ -83,6 +143,14 @@ impl TaskParams for Txt2Img {
                 Violation::new("/width", format!("{}x{} has {pixels} pixels", self.width, self.height))
                     .hint(format!("at most {MAX_PIXELS} pixels and {MAX_SIDE} a side")),
             ]);
+        }
+        let violations = check_prompts(&self.prompt, &self.negative_prompt, self.prompt_templates);
+        if !violations.is_empty() {
+            return Err(violations);
+        }
+        if self.guidance_start > self.guidance_end {
+            let message = format!("{} is after guidance_end {}", self.guidance_start, self.guidance_end);
+            return Err(vec![Violation::new("/guidance_start", message)]);
         }
         if self.seed < 0 {
             // 32 bits: what every program in the field can take back.

@@ -1,9 +1,12 @@
 //! A loaded model at work.
 
 use crate::device;
-use crate::guided::{Guidance, Guided, Timesteps};
+use crate::guided::{Guided, Timesteps};
 use crate::params::Txt2Img;
-use crate::pipeline::{Pipeline, Prompt};
+use crate::pipeline::Pipeline;
+use crate::prompt::conditioning::Conditioning;
+use crate::prompt::drawn::Drawn;
+use crate::prompt::encode::Encoder;
 use atelier_sdk::rng::NormalRng;
 use atelier_sdk::{
     EngineCtx, Error, ErrorKind, Event, Result, ResultExt, Run, Sampler, Schedule, Session, Stage, task,
@@ -29,11 +32,14 @@ impl SdSession {
         let schedule = ctx.schedule(&params.schedule, &options(&params.schedule_options))?;
         let sigmas = self.sigmas(schedule.as_ref(), params)?;
         ctx.event(Event::Stage { stage: Stage::Encode })?;
-        let guidance = self.guidance(params, ctx)?;
+        let mut encoder = Encoder::new(&self.pipeline, params.encoding());
         for i in 0..params.count {
             let seed = params.seed.wrapping_add(i64::from(i));
-            let image = self.one_image(params, &guidance, &sigmas, sampler.as_mut(), seed, ctx)?;
-            ctx.image(image, json!({"seed": seed, "count": 1}))?;
+            let text = Drawn::new(&params.prompt, &params.negative_prompt, params.prompt_templates, seed)?;
+            let conditioning =
+                encoder.conditioning(&text.prompt, &text.negative, params.strength(), sigmas.len() - 1)?;
+            let image = self.one_image(params, conditioning, &sigmas, sampler.as_mut(), seed, ctx)?;
+            ctx.image(image, text.facts(seed))?;
         }
         Ok(json!({"seconds": began.elapsed().as_secs_f64()}))
     }
@@ -66,28 +72,10 @@ impl SdSession {
         Ok(sigmas)
     }
 
-    fn guidance(&self, params: &Txt2Img, ctx: &mut dyn EngineCtx) -> Result<Guidance> {
-        let positive = self.prompt("prompt", &params.prompt, ctx)?;
-        let negative = match params.cfg_scale {
-            1.0 => None,
-            _ => Some(self.prompt("negative_prompt", &params.negative_prompt, ctx)?),
-        };
-        Ok(Guidance { positive, negative, scale: params.cfg_scale })
-    }
-
-    fn prompt(&self, field: &str, text: &str, ctx: &mut dyn EngineCtx) -> Result<candle_core::Tensor> {
-        let Prompt { context, dropped } = self.pipeline.encode_prompt(text)?;
-        if dropped > 0 {
-            let message = format!("the last {dropped} tokens of `{field}` do not fit and are left out");
-            ctx.event(Event::Warning { message })?;
-        }
-        Ok(context)
-    }
-
     fn one_image(
         &self,
         params: &Txt2Img,
-        guidance: &Guidance,
+        conditioning: Conditioning,
         sigmas: &[f32],
         sampler: &mut dyn Sampler,
         seed: i64,
@@ -105,7 +93,7 @@ impl SdSession {
         let run = Run { sigmas, shape, extra: &extra };
         let steps = sigmas.len() - 1;
         let mut guided =
-            Guided::new(&self.pipeline, guidance, Timesteps::Levels, shape, steps, &mut rng, ctx)?;
+            Guided::scheduled(&self.pipeline, conditioning, Timesteps::Levels, shape, steps, &mut rng, ctx)?;
         sampler.sample(&run, &mut guided, &mut x)?;
         ctx.event(Event::Stage { stage: Stage::Decode })?;
         let began = Instant::now();
