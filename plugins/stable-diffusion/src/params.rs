@@ -2,6 +2,7 @@
 
 use crate::prompt::conditioning::Strength;
 use crate::prompt::encode::{Emphasis, Encoding};
+use crate::prompt::inversion::EmbeddingFile;
 use atelier_sdk::rng::RngKind;
 use atelier_sdk::{PlanCtx, TaskInfo, TaskParams, Violation, task};
 use schemars::JsonSchema;
@@ -64,6 +65,8 @@ pub struct Txt2Img {
     pub comma_backtrack: u32,
     /// Draws `{red|blue}` in the prompts, for each image by its seed; false makes braces letters.
     pub prompt_templates: bool,
+    /// Learned words (textual inversion, Gal et al. 2022): each name stands for the embeddings of its file.
+    pub embeddings: Vec<EmbeddingFile>,
     /// How much of the guided prediction is brought back to the spread it has under the prompt alone, against
     /// burnt colours at high scales (Lin et al. 2023, arXiv:2305.08891).
     #[schemars(range(min = 0.0, max = 1.0))]
@@ -126,6 +129,7 @@ impl Default for Txt2Img {
             emphasis: Emphasis::default(),
             comma_backtrack: 20,
             prompt_templates: true,
+            embeddings: Vec::new(),
             cfg_rescale: 0.0,
             guidance_start: 0.0,
             guidance_end: 1.0,
@@ -147,6 +151,11 @@ impl TaskParams for Txt2Img {
         let violations = check_prompts(&self.prompt, &self.negative_prompt, self.prompt_templates);
         if !violations.is_empty() {
             return Err(violations);
+        }
+        let nameless = self.embeddings.iter().position(|e| e.name.trim().is_empty() || e.path.is_empty());
+        if let Some(i) = nameless {
+            let message = "an embedding needs a name and a path";
+            return Err(vec![Violation::new(format!("/embeddings/{i}"), message)]);
         }
         if self.guidance_start > self.guidance_end {
             let message = format!("{} is after guidance_end {}", self.guidance_start, self.guidance_end);

@@ -7,6 +7,7 @@ use crate::pipeline::Pipeline;
 use crate::prompt::conditioning::Conditioning;
 use crate::prompt::drawn::Drawn;
 use crate::prompt::encode::Encoder;
+use crate::prompt::inversion;
 use atelier_sdk::rng::NormalRng;
 use atelier_sdk::{
     EngineCtx, Error, ErrorKind, Event, Result, ResultExt, Run, Sampler, Schedule, Session, Stage, task,
@@ -32,7 +33,11 @@ impl SdSession {
         let schedule = ctx.schedule(&params.schedule, &options(&params.schedule_options))?;
         let sigmas = self.sigmas(schedule.as_ref(), params)?;
         ctx.event(Event::Stage { stage: Stage::Encode })?;
-        let mut encoder = Encoder::new(&self.pipeline, params.encoding());
+        let mut encoder = Encoder::new(&self.pipeline, params.encoding()).with_embeddings(inversion::named(
+            &self.pipeline,
+            &params.embeddings,
+            ctx,
+        )?);
         for i in 0..params.count {
             let seed = params.seed.wrapping_add(i64::from(i));
             let text = Drawn::new(&params.prompt, &params.negative_prompt, params.prompt_templates, seed)?;

@@ -1,5 +1,7 @@
 //! Prompts at work: the tiny model draws, and what a rule promises is seen in the pixels.
 
+#![allow(clippy::unwrap_used)]
+
 use atelier_sdk::{
     EngineCtx, Error, Event, Image, NoiseLevels, Result, Run, SampleCtx, Sampler, Schedule, Session,
     TaskParams,
@@ -9,6 +11,7 @@ use atelier_stable_diffusion::params::Txt2Img;
 use atelier_stable_diffusion::pipeline::Pipeline;
 use atelier_stable_diffusion::prompt::conditioning::{Conditioning, Strength};
 use atelier_stable_diffusion::prompt::encode::{Emphasis, Encoder, Encoding};
+use atelier_stable_diffusion::prompt::inversion::{Named, TextualInversion};
 use atelier_stable_diffusion::session::SdSession;
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
@@ -339,4 +342,41 @@ fn a_conditioning_that_does_not_change_has_the_bits_of_a_constant_one() {
     let constant = run(&pipeline, &reference, (&guidance).into());
     let scheduled = encoder.conditioning(PROMPT, NEGATIVE, Strength::scale(7.5), 6).unwrap();
     assert_eq!(constant, run(&pipeline, &reference, scheduled));
+}
+
+/// The vectors that the vocabulary has for a text, as a file for them would hold them.
+fn vectors_of(text: &str, pipeline: &Pipeline) -> Tensor {
+    let file = golden().join("tiny-sd/text_encoder/model.safetensors");
+    let tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
+    let table = tensors.iter().find(|(n, _)| n.ends_with("token_embedding.weight")).unwrap().1;
+    let ids = pipeline.tokenizer().unwrap().tokens(text).unwrap();
+    let ids = Tensor::from_vec(ids.clone(), ids.len(), &Device::Cpu).unwrap();
+    table.to_dtype(DType::F32).unwrap().index_select(&ids, 0).unwrap()
+}
+
+#[test]
+fn a_learned_word_with_the_vectors_of_a_text_is_that_text() {
+    let pipeline = pipeline();
+    let word = TextualInversion { vectors: vectors_of("casual shoes", &pipeline) };
+    let named = Named::new(&pipeline, "zqx", word).unwrap();
+    let mut encoder = Encoder::new(&pipeline, encoding(2)).with_embeddings(vec![named]);
+    for (learned, plain) in [
+        ("a red zqx, white", "a red casual shoes, white"),
+        ("a (red zqx:1.4) BREAK ZQX", "a (red casual shoes:1.4) BREAK casual shoes"),
+    ] {
+        let (learned, plain) = (encoder.text(learned).unwrap(), encoder.text(plain).unwrap());
+        assert_eq!(values(&learned), values(&plain));
+    }
+    assert_ne!(values(&encoder.text("zqx").unwrap()), values(&encoder.text("zq").unwrap()));
+}
+
+#[test]
+fn a_learned_word_of_another_width_or_without_a_name_is_refused() {
+    let pipeline = pipeline();
+    let word = |width: usize| TextualInversion {
+        vectors: Tensor::ones((1, width), DType::F32, &Device::Cpu).unwrap(),
+    };
+    let e = Named::new(&pipeline, "zqx", word(768)).unwrap_err();
+    assert!(e.message().contains("768") && e.message().contains("32"), "{e:?}");
+    assert!(Named::new(&pipeline, " ", word(32)).is_err());
 }

@@ -1,6 +1,7 @@
 //! Prompts of any length: chunks of as many tokens as the text encoder was trained with, as A1111 cuts them.
 
 use super::grammar::{Piece, weighted};
+use super::inversion::Named;
 use atelier_models::ClipTokenizer;
 
 /// What is to be known of a tokenizer.
@@ -40,6 +41,8 @@ pub struct Chunk {
     pub ids: Vec<u32>,
     /// A weight for each token; 1 for those that are no text.
     pub weights: Vec<f32>,
+    /// Tokens with embeddings of their own: the position of the first, and which embedding.
+    pub replaced: Vec<(usize, usize)>,
 }
 
 impl Chunk {
@@ -50,7 +53,7 @@ impl Chunk {
 }
 
 /// The chunks of a prompt, at least one. With `emphasis` brackets and `BREAK` have their meaning, else they are
-/// letters. A text is rather cut at a comma if there is one in the last `backtrack` tokens of a full chunk.
+/// letters. The names of `embeddings` become their tokens. A text is rather cut at a comma if there is one in the last `backtrack` tokens of a full chunk.
 ///
 /// # Errors
 /// Those of the tokenizer library.
@@ -59,6 +62,7 @@ pub fn chunks(
     emphasis: bool,
     tokenizer: &ClipTokenizer,
     backtrack: usize,
+    embeddings: &[Named],
 ) -> atelier_models::Result<Vec<Chunk>> {
     let mut filler = Filler::new(Vocabulary::of(tokenizer)?, backtrack);
     let pieces = if emphasis { weighted(text) } else { vec![Piece::Text(text.to_string(), 1.0)] };
@@ -66,13 +70,29 @@ pub fn chunks(
         match piece {
             Piece::Break => filler.next_chunk(),
             Piece::Text(text, weight) => {
-                for token in tokenizer.tokens(&text)? {
-                    filler.token(token, weight as f32);
+                let tokens = tokenizer.tokens(&text)?;
+                let mut at = 0;
+                while at < tokens.len() {
+                    match longest_name(&tokens[at..], embeddings) {
+                        Some(which) => {
+                            filler.embedding(which, embeddings[which].vectors(), weight as f32);
+                            at += embeddings[which].tokens.len();
+                        }
+                        None => {
+                            filler.token(tokens[at], weight as f32);
+                            at += 1;
+                        }
+                    }
                 }
             }
         }
     }
     Ok(filler.finish())
+}
+
+fn longest_name(tokens: &[u32], embeddings: &[Named]) -> Option<usize> {
+    let found = embeddings.iter().enumerate().filter(|(_, e)| tokens.starts_with(&e.tokens));
+    found.max_by_key(|(_, e)| e.tokens.len()).map(|(which, _)| which)
 }
 
 struct Filler {
@@ -81,11 +101,19 @@ struct Filler {
     done: Vec<Chunk>,
     tokens: Vec<(u32, f32)>,
     comma: Option<usize>,
+    replaced: Vec<(usize, usize)>,
 }
 
 impl Filler {
     fn new(vocabulary: Vocabulary, backtrack: usize) -> Self {
-        Self { vocabulary, backtrack, done: Vec::new(), tokens: Vec::new(), comma: None }
+        Self {
+            vocabulary,
+            backtrack,
+            done: Vec::new(),
+            tokens: Vec::new(),
+            comma: None,
+            replaced: Vec::new(),
+        }
     }
 
     fn room(&self) -> usize {
@@ -105,12 +133,25 @@ impl Filler {
         self.tokens.push((token, weight));
     }
 
+    /// The tokens of an embedding stay in one chunk.
+    fn embedding(&mut self, which: usize, vectors: usize, weight: f32) {
+        if self.tokens.len() + vectors > self.room() {
+            self.next_chunk();
+        }
+        self.replaced.push((self.tokens.len(), which));
+        self.tokens.extend(std::iter::repeat_n((0, weight), vectors));
+    }
+
     /// Moves what follows the last comma into a new chunk, if that comma is near.
     fn cut_after_comma(&mut self) {
         let Some(comma) = self.comma.filter(|c| self.tokens.len() - c <= self.backtrack) else { return };
         let moved = self.tokens.split_off(comma + 1);
+        let (kept, replaced) = self.replaced.drain(..).partition(|(at, _)| *at <= comma);
+        self.replaced = kept;
         self.next_chunk();
         self.tokens = moved;
+        self.replaced = replaced;
+        self.replaced.iter_mut().for_each(|(at, _)| *at -= comma + 1);
     }
 
     fn next_chunk(&mut self) {
@@ -123,7 +164,9 @@ impl Filler {
         ids.push(v.eos);
         ids.resize(v.length, v.pad);
         weights.resize(v.length, 1.0);
-        self.done.push(Chunk { ids, weights });
+        // The start token comes before the text.
+        let replaced = self.replaced.drain(..).map(|(at, which)| (at + 1, which)).collect();
+        self.done.push(Chunk { ids, weights, replaced });
         self.comma = None;
     }
 
@@ -177,6 +220,22 @@ mod tests {
         assert_eq!(fill(&[1, 2, 3, 4, 5, 6, 7, 8], 6), expected);
     }
 
+    #[test]
+    fn an_embedding_stays_whole_and_moves_with_its_text() {
+        let mut filler = Filler::new(V, 3);
+        for token in [1, 2, 3, 7] {
+            filler.token(token, 1.0);
+        }
+        filler.embedding(5, 2, 1.5);
+        filler.token(6, 1.0);
+        filler.embedding(4, 4, 1.0);
+        let found = filler.finish();
+        assert_eq!(found[0].ids, [100, 1, 2, 3, 7, 101, 102, 102]);
+        assert_eq!((&found[1].ids[..4], &found[1].replaced), (&[100, 0, 0, 6][..], &vec![(1, 5)]));
+        assert_eq!(found[1].weights[..4], [1.0, 1.5, 1.5, 1.0]);
+        assert_eq!(found[2].replaced, [(1, 4)]);
+    }
+
     fn tiny() -> ClipTokenizer {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/golden/tiny-sd/tokenizer");
         ClipTokenizer::open(folder).unwrap()
@@ -184,12 +243,12 @@ mod tests {
 
     #[test]
     fn break_starts_a_chunk_and_weights_go_with_their_tokens() {
-        let found = chunks("(a:1.5) BREAK b", true, &tiny(), 20).unwrap();
+        let found = chunks("(a:1.5) BREAK b", true, &tiny(), 20, &[]).unwrap();
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].weights[1], found[0].weights[2], found[1].is_weighted()), (1.5, 1.0, false));
-        assert_eq!(chunks("a BREAK", true, &tiny(), 20).unwrap().len(), 1);
-        assert_eq!(chunks("BREAK a", true, &tiny(), 20).unwrap().len(), 2);
-        assert_eq!(chunks("(a:1.5) BREAK b", false, &tiny(), 20).unwrap().len(), 1);
+        assert_eq!(chunks("a BREAK", true, &tiny(), 20, &[]).unwrap().len(), 1);
+        assert_eq!(chunks("BREAK a", true, &tiny(), 20, &[]).unwrap().len(), 2);
+        assert_eq!(chunks("(a:1.5) BREAK b", false, &tiny(), 20, &[]).unwrap().len(), 1);
     }
 
     /// Every reference text that has no brackets, against transformers' tokenizer.
@@ -201,7 +260,7 @@ mod tests {
         let ids = |v: &serde_json::Value| -> Vec<u32> { serde_json::from_value(v.clone()).unwrap() };
         for case in all["tiny"].as_array().unwrap() {
             let text = case["text"].as_str().unwrap();
-            let found = chunks(text, true, &tokenizer, 0).unwrap();
+            let found = chunks(text, true, &tokenizer, 0, &[]).unwrap();
             assert_eq!(found[0].ids, ids(&case["ids77"]), "{text}");
             let (long, room) = (ids(&case["ids"]), 75);
             let words: Vec<u32> = long[1..long.len() - 1].to_vec();

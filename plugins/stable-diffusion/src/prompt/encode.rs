@@ -3,6 +3,7 @@
 use super::chunks::{Chunk, chunks};
 use super::conditioning::{Conditioning, Strength, Track};
 use super::grammar::{self, Part};
+use super::inversion::Named;
 use super::schedule::{Script, Timeline};
 use super::tags;
 use crate::error;
@@ -44,13 +45,22 @@ const KEPT: usize = 256;
 pub struct Encoder<'a> {
     pipeline: &'a Pipeline,
     encoding: Encoding,
+    embeddings: Vec<Named>,
     known: HashMap<String, Tensor>,
 }
 
 impl<'a> Encoder<'a> {
     /// An encoder that knows no text yet.
     pub fn new(pipeline: &'a Pipeline, encoding: Encoding) -> Self {
-        Self { pipeline, encoding, known: HashMap::new() }
+        Self { pipeline, encoding, embeddings: Vec::new(), known: HashMap::new() }
+    }
+
+    /// Adds embeddings whose names stand for them in every text.
+    #[must_use]
+    pub fn with_embeddings(mut self, embeddings: Vec<Named>) -> Self {
+        self.embeddings = embeddings;
+        self.known.clear();
+        self
     }
 
     /// What guides a run of this many steps.
@@ -149,12 +159,14 @@ impl<'a> Encoder<'a> {
     fn chunks(&self, text: &str) -> Result<Vec<Chunk>> {
         let emphasis = self.encoding.emphasis != Emphasis::None;
         match self.pipeline.tokenizer() {
-            Some(tokenizer) => chunks(text, emphasis, tokenizer, self.encoding.comma_backtrack)
-                .map_err(|e| error::model("cannot encode the prompt", e)),
+            Some(tokenizer) => {
+                chunks(text, emphasis, tokenizer, self.encoding.comma_backtrack, &self.embeddings)
+                    .map_err(|e| error::model("cannot encode the prompt", e))
+            }
             // Made-up weights have no vocabulary; speed does not depend on the words.
             None => {
                 let length = self.pipeline.text_encoder().config().max_position_embeddings;
-                Ok(vec![Chunk { ids: vec![0; length], weights: vec![1.0; length] }])
+                Ok(vec![Chunk { ids: vec![0; length], weights: vec![1.0; length], replaced: Vec::new() }])
             }
         }
     }
@@ -165,9 +177,15 @@ impl<'a> Encoder<'a> {
                 .hint("write the weight as a number: `(words:1.5)`"));
         }
         let encoder = self.pipeline.text_encoder();
-        let plain = encoder
-            .encode(std::slice::from_ref(&chunk.ids), self.encoding.clip_skip.saturating_sub(1))
-            .map_err(|e| error::model("cannot encode the prompt", e))?;
+        let skip = self.encoding.clip_skip.saturating_sub(1);
+        let plain = if chunk.replaced.is_empty() {
+            encoder.encode(std::slice::from_ref(&chunk.ids), skip)
+        } else {
+            let rows = |(at, which): &(usize, usize)| (*at, self.embeddings[*which].rows.clone());
+            let replaced: Vec<_> = chunk.replaced.iter().map(rows).collect();
+            encoder.encode_replacing(&chunk.ids, &replaced, skip)
+        };
+        let plain = plain.map_err(|e| error::model("cannot encode the prompt", e))?;
         if !chunk.is_weighted() {
             return Ok(plain);
         }

@@ -11,6 +11,7 @@ pub mod conditioning;
 pub mod drawn;
 pub mod encode;
 pub mod grammar;
+pub mod inversion;
 pub mod schedule;
 pub mod tags;
 pub mod template;
