@@ -137,6 +137,24 @@ impl Default for Txt2Img {
     }
 }
 
+/// The tokenizer knows no upper case, so names that differ in it alone are one.
+pub(crate) fn check_embeddings(embeddings: &[EmbeddingFile]) -> Vec<Violation> {
+    let name = |e: &EmbeddingFile| e.name.trim().to_lowercase();
+    let mut found = Vec::new();
+    for (i, embedding) in embeddings.iter().enumerate() {
+        let at = |field: &str, message: &str| Violation::new(format!("/embeddings/{i}/{field}"), message);
+        if embedding.name.trim().is_empty() {
+            found.push(at("name", "an embedding needs a name"));
+        } else if embeddings[..i].iter().any(|e| name(e) == name(embedding)) {
+            found.push(at("name", &format!("`{}` is the name of another embedding too", embedding.name)));
+        }
+        if embedding.path.is_empty() {
+            found.push(at("path", "an embedding needs a file"));
+        }
+    }
+    found
+}
+
 impl TaskParams for Txt2Img {
     const TASK: &'static TaskInfo = &task::TXT2IMG;
 
@@ -152,10 +170,9 @@ impl TaskParams for Txt2Img {
         if !violations.is_empty() {
             return Err(violations);
         }
-        let nameless = self.embeddings.iter().position(|e| e.name.trim().is_empty() || e.path.is_empty());
-        if let Some(i) = nameless {
-            let message = "an embedding needs a name and a path";
-            return Err(vec![Violation::new(format!("/embeddings/{i}"), message)]);
+        let violations = check_embeddings(&self.embeddings);
+        if !violations.is_empty() {
+            return Err(violations);
         }
         if self.guidance_start > self.guidance_end {
             let message = format!("{} is after guidance_end {}", self.guidance_start, self.guidance_end);
@@ -186,5 +203,33 @@ mod tests {
         let huge = Txt2Img { width: 4096, height: 4096, ..Txt2Img::default() };
         let found = huge.plan(&PlanCtx { entropy: 0 }).unwrap_err();
         assert_eq!(found[0].pointer, "/width");
+    }
+
+    #[test]
+    fn prompts_and_embeddings_are_checked_before_anything_is_loaded() {
+        let file = |name: &str, path: &str| EmbeddingFile { name: name.into(), path: path.into() };
+        let pointers = |params: Txt2Img| {
+            let found = params.plan(&PlanCtx { entropy: 0 }).unwrap_err();
+            found.into_iter().map(|v| v.pointer).collect::<Vec<_>>()
+        };
+        let prompts = Txt2Img {
+            prompt: "<lora:a:1>".into(),
+            negative_prompt: "{0::a|0::b}".into(),
+            ..Txt2Img::default()
+        };
+        assert_eq!(pointers(prompts), ["/prompt", "/negative_prompt"]);
+        let embeddings = vec![file("a", "x"), file("A ", "y"), file("", "")];
+        let expected = ["/embeddings/1/name", "/embeddings/2/name", "/embeddings/2/path"];
+        assert_eq!(pointers(Txt2Img { embeddings, ..Txt2Img::default() }), expected);
+        let interval = Txt2Img { guidance_start: 0.6, guidance_end: 0.5, ..Txt2Img::default() };
+        assert_eq!(pointers(interval), ["/guidance_start"]);
+    }
+
+    /// Requests and presets written before these fields were there must mean what they meant.
+    #[test]
+    fn an_empty_request_has_plain_guidance() {
+        let params: Txt2Img = serde_json::from_str("{}").unwrap();
+        assert_eq!(params.strength(), Strength::scale(7.0));
+        assert_eq!((params.encoding().clip_skip, params.encoding().emphasis), (1, Emphasis::Original));
     }
 }

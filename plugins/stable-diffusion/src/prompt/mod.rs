@@ -61,8 +61,7 @@ mod tests {
         (*state >> 11) as usize
     }
 
-    #[test]
-    fn any_text_has_a_reading() {
+    fn any_text(state: &mut u64) -> String {
         let bits = [
             "(",
             ")",
@@ -93,10 +92,15 @@ mod tests {
             "[a:b:",
             "(x:1.3)",
         ];
+        let length = random(state) % 24;
+        (0..length).map(|_| bits[random(state) % bits.len()]).collect()
+    }
+
+    #[test]
+    fn any_text_has_a_reading() {
         let mut state = 42;
         for _ in 0..20_000 {
-            let length = random(&mut state) % 24;
-            let text: String = (0..length).map(|_| bits[random(&mut state) % bits.len()]).collect();
+            let text = any_text(&mut state);
             let seed = random(&mut state) as u64;
             let text = template::expand(&text, seed).unwrap_or(text);
             let _ = check(&text, true);
@@ -109,6 +113,19 @@ mod tests {
                     assert!(!grammar::weighted(text).is_empty());
                 }
             }
+        }
+    }
+
+    #[test]
+    fn any_text_fills_whole_chunks() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/golden/tiny-sd/tokenizer");
+        let tokenizer = atelier_models::ClipTokenizer::open(folder).unwrap();
+        let mut state = 7;
+        for _ in 0..300 {
+            let text: String = (0..8).map(|_| any_text(&mut state)).collect();
+            let chunks = chunks::chunks(&text, true, &tokenizer, 20, &[]).unwrap();
+            assert!(chunks.iter().all(|c| c.ids.len() == 77 && c.weights.len() == 77), "{text:?}");
+            assert!(!chunks.is_empty());
         }
     }
 
