@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 const NEGATIVE: &str = "Negative prompt: ";
 
 /// Names of fields there and here; sampler, schedule and size need more than a new name.
-const FIELDS: [(&str, &str); 3] = [("Steps", "steps"), ("CFG scale", "cfg_scale"), ("Seed", "seed")];
+const FIELDS: [(&str, &str); 4] =
+    [("Steps", "steps"), ("CFG scale", "cfg_scale"), ("Seed", "seed"), ("Clip skip", "clip_skip")];
 
 /// Writes the text for the parameters of an image.
 pub fn format(
@@ -32,6 +33,7 @@ pub fn format(
     push("CFG scale", number("cfg_scale"));
     push("Seed", number("seed"));
     push("Size", number("width").zip(number("height")).map(|(w, h)| format!("{w}x{h}")));
+    push("Clip skip", number("clip_skip").filter(|n| n != "1"));
     push("Model", (!model.is_empty()).then(|| model.to_string()));
     push("Version", Some(format!("atelier {}", env!("CARGO_PKG_VERSION"))));
     out + "\n" + &settings.join(", ")
@@ -64,6 +66,10 @@ pub fn parse(
         ("prompt".to_string(), json!(prompt)),
         ("negative_prompt".to_string(), json!(negative)),
     ]);
+    if prompts.contains(['{', '}']) {
+        // Braces are letters there, and choices here.
+        out.insert("prompt_templates".into(), json!(false));
+    }
     let mut left = Vec::new();
     for (name, value) in settings(line) {
         let known = FIELDS.iter().find(|(theirs, _)| *theirs == name).map(|(_, ours)| *ours);
@@ -162,14 +168,15 @@ mod tests {
         let samplers = Registry::new("sampler", []).unwrap();
         let schedules = Registry::new("schedule", []).unwrap();
         let text = "red shoes,\nNegative: no\nNegative prompt: blurry\nSteps: 30, Sampler: Euler a, \
-                    CFG scale: 7.5, Seed: 99, Size: 512x768, Clip skip: 2";
+                    CFG scale: 7.5, Seed: 99, Size: 512x768, Clip skip: 2, ENSD: 31337";
         let (params, left) = parse(text, &samplers, &schedules).unwrap();
         assert_eq!(params["prompt"], "red shoes,\nNegative: no");
         assert_eq!(params["negative_prompt"], "blurry");
         assert_eq!((&params["steps"], &params["cfg_scale"]), (&json!(30), &json!(7.5)));
         assert_eq!((&params["width"], &params["height"]), (&json!(512), &json!(768)));
         assert_eq!(params["sampler"], "Euler a");
-        assert_eq!(left, ["Clip skip"]);
+        assert_eq!((&params["clip_skip"], params.get("prompt_templates")), (&json!(2), None));
+        assert_eq!(left, ["ENSD"]);
     }
 
     #[test]

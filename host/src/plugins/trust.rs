@@ -368,7 +368,13 @@ mod tests {
         assert_eq!(stands(&trust, std::slice::from_ref(&real)).trusted, Some(How::Folder(real.clone())));
         assert_eq!(stands(&trust, &[real.join("y")]).trusted, None);
 
-        trust.add(Entry::new("x", &first.stored, &candidate.library));
+        // Nothing was copied of what may not run.
+        let copies = || std::fs::read_dir(cache.join("plugins")).unwrap().flatten();
+        let ending = std::ffi::OsStr::new(env::consts::DLL_EXTENSION);
+        assert!(!copies().any(|e| e.path().extension() == Some(ending)));
+        let stored = store::take(&candidate.library, &cache).unwrap();
+        assert_eq!(stored.sha256, first.sha256);
+        trust.add(Entry::new("x", &stored, &candidate.library));
         assert_eq!(stands(&trust, &[]).trusted, Some(How::ByHash { name: "x".into() }));
         std::fs::write(&file, magic(b"two")).unwrap();
         let second = stands(&trust, &[]);

@@ -2,6 +2,7 @@
 
 use crate::error;
 use crate::pipeline::Pipeline;
+use crate::prompt::conditioning::{Conditioning, Now};
 use atelier_sdk::rng::NormalRng;
 use atelier_sdk::{EngineCtx, Error, Event, Result, SampleCtx};
 use candle_core::Tensor;
@@ -31,8 +32,8 @@ pub enum Timesteps {
 /// One sampling run on a pipeline.
 pub struct Guided<'a> {
     pipeline: &'a Pipeline,
-    context: Tensor,
-    scale: f64,
+    conditioning: Conditioning,
+    now: Now,
     timesteps: Timesteps,
     shape: [usize; 4],
     steps: usize,
@@ -56,22 +57,34 @@ impl<'a> Guided<'a> {
         rng: &'a mut NormalRng,
         ctx: &'a mut dyn EngineCtx,
     ) -> Result<Self> {
-        let context = match &guidance.negative {
-            Some(negative) if guidance.scale != 1.0 => Tensor::cat(&[negative, &guidance.positive], 0)
-                .map_err(error::tensor("joining the prompts' embeddings"))?,
-            _ => guidance.positive.clone(),
-        };
-        let scale = guidance.scale;
+        Self::scheduled(pipeline, guidance.into(), timesteps, shape, steps, rng, ctx)
+    }
+
+    /// Prepares a run whose conditioning may change from step to step.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub fn scheduled(
+        pipeline: &'a Pipeline,
+        conditioning: Conditioning,
+        timesteps: Timesteps,
+        shape: [usize; 4],
+        steps: usize,
+        rng: &'a mut NormalRng,
+        ctx: &'a mut dyn EngineCtx,
+    ) -> Result<Self> {
+        let now = conditioning.at(0, steps)?;
+        let step_began = Instant::now();
         Ok(Self {
             pipeline,
-            context,
-            scale,
+            conditioning,
+            now,
             timesteps,
             shape,
             steps,
             rng,
             ctx,
-            step_began: Instant::now(),
+            step_began,
             channels: None,
         })
     }
@@ -105,19 +118,23 @@ impl<'a> Guided<'a> {
             Some(channels) => Tensor::cat(&[&sample, channels], 1)?,
             None => sample,
         };
-        let passes = self.context.dim(0)?;
-        let sample = if passes == 2 { Tensor::cat(&[&sample, &sample], 0)? } else { sample };
+        let passes = self.now.passes();
+        let sample = if passes > 1 { Tensor::cat(&vec![&sample; passes], 0)? } else { sample };
         let timesteps = Tensor::full(timestep as f32, passes, device)?;
-        let out = match self.pipeline.unet().forward(&sample, &timesteps, &self.context) {
+        let out = match self.pipeline.unet().forward(&sample, &timesteps, self.now.context()) {
             Ok(out) => out.flatten_all()?.to_vec1::<f32>()?,
             Err(e) => return Ok(Err(error::model("the UNet failed", e))),
         };
-        if passes == 1 {
-            return Ok(Ok(out));
+        Ok(Ok(self.now.combine(out)))
+    }
+
+    /// The conditioning of the step that is to be taken. Counted by steps done, not by evaluations: samplers
+    /// differ in how often they evaluate, and all evaluations of a step should see the same prompt.
+    fn enter(&mut self, step: usize) -> Result<()> {
+        if !self.now.holds(&self.conditioning, step, self.steps) {
+            self.now = self.conditioning.at(step, self.steps)?;
         }
-        let (negative, positive) = out.split_at(x.len());
-        let scale = self.scale as f32;
-        Ok(Ok(negative.iter().zip(positive).map(|(n, p)| n + scale * (p - n)).collect()))
+        Ok(())
     }
 }
 
@@ -145,6 +162,7 @@ impl SampleCtx for Guided<'_> {
     fn step_done(&mut self, i: usize, _: &[f32]) -> Result<()> {
         let seconds = self.step_began.elapsed().as_secs_f64();
         self.step_began = Instant::now();
+        self.enter(i + 1)?;
         self.ctx.event(Event::Step { step: i + 1, steps: self.steps, seconds })
     }
 

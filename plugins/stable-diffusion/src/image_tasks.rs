@@ -4,9 +4,9 @@ use crate::canvas::{self, Scene};
 use crate::error;
 use crate::image_params::{Fill, Img2Img, Inpaint, StepRule};
 use crate::params::Txt2Img;
-use crate::session::{SdSession, options};
+use crate::session::{Job, SdSession, for_inpainting, options};
 use crate::start::Start;
-use atelier_sdk::{EngineCtx, Error, Event, Image, Result, Stage};
+use atelier_sdk::{EngineCtx, Event, Image, Result, Stage};
 use candle_core::Tensor;
 use image::{GrayImage, RgbImage};
 use serde_json::{Value, json};
@@ -15,8 +15,7 @@ use std::time::Instant;
 impl SdSession {
     pub(crate) fn img2img(&self, params: &Img2Img, ctx: &mut dyn EngineCtx) -> Result<Value> {
         if self.pipeline.is_inpainting() {
-            return Err(Error::new(atelier_sdk::ErrorKind::Unsupported, "this model is for inpainting")
-                .hint("use task `inpaint`"));
+            return Err(for_inpainting());
         }
         self.check_size(&params.base)?;
         let image = canvas::rgb(&ctx.input_image("image")?)?;
@@ -24,7 +23,7 @@ impl SdSession {
         let image = canvas::fitted(&image, size, params.fit);
         let latents = values(&self.encode(&image, ctx)?)?;
         let start = Start { latents, mask: None, fill: Fill::Original, channels: None };
-        self.draw(&params.base, (params.strength, params.compat), &start, ctx, Ok)
+        self.draw(&params.base, (params.strength, params.compat), &start, ctx, &Ok)
     }
 
     pub(crate) fn inpaint(&self, params: &Inpaint, ctx: &mut dyn EngineCtx) -> Result<Value> {
@@ -45,7 +44,7 @@ impl SdSession {
             false => None,
         };
         let start = Start { latents, mask: Some(latent_mask), fill: params.fill, channels };
-        self.draw(&base, (params.strength, params.compat), &start, ctx, |image| {
+        self.draw(&base, (params.strength, params.compat), &start, ctx, &|image| {
             canvas::finished(scene.finish(&canvas::rgb(&image)?))
         })
     }
@@ -85,7 +84,7 @@ impl SdSession {
         (strength, rule): (f64, StepRule),
         start: &Start,
         ctx: &mut dyn EngineCtx,
-        finish: impl Fn(Image) -> Result<Image>,
+        finish: &dyn Fn(Image) -> Result<Image>,
     ) -> Result<Value> {
         let began = Instant::now();
         let mut sampler = ctx.sampler(&base.sampler, &options(&base.sampler_options))?;
@@ -94,8 +93,8 @@ impl SdSession {
         let sigmas = self.sigmas(schedule.as_ref(), base, all)?;
         // A schedule may have more or fewer levels than it was asked for.
         let sigmas = &sigmas[sigmas.len().saturating_sub(taken + 1)..];
-        let guidance = self.guidance(base, ctx)?;
-        self.images(base, &guidance, sigmas, sampler.as_mut(), Some(start), ctx, finish)?;
+        let job = Job { params: base, sigmas, start: Some(start), finish };
+        self.images(&job, sampler.as_mut(), ctx)?;
         Ok(json!({"seconds": began.elapsed().as_secs_f64()}))
     }
 }

@@ -14,6 +14,7 @@ pub mod image_params;
 pub mod params;
 pub mod pipeline;
 pub mod process;
+pub mod prompt;
 pub mod session;
 pub mod start;
 

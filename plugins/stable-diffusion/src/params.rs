@@ -1,5 +1,8 @@
 //! Parameters of the tasks.
 
+use crate::prompt::conditioning::Strength;
+use crate::prompt::encode::{Emphasis, Encoding};
+use crate::prompt::inversion::EmbeddingFile;
 use atelier_sdk::rng::RngKind;
 use atelier_sdk::{PlanCtx, TaskInfo, TaskParams, Violation, task};
 use schemars::JsonSchema;
@@ -15,7 +18,7 @@ const MAX_PIXELS: u64 = 4096 * 2304;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Txt2Img {
-    /// What the image shows.
+    /// What the image shows. Weights, changes over the steps and choices: `docs/reference/prompts.md`.
     pub prompt: String,
     /// What the image should keep away from.
     pub negative_prompt: String,
@@ -51,6 +54,59 @@ pub struct Txt2Img {
     pub count: u32,
     /// Which generator draws the noise.
     pub rng: RngKind,
+    /// Which layer of the text encoder gives the embeddings, from the end: 1 is the last, 2 the one before it.
+    #[schemars(range(min = 1, max = 12))]
+    pub clip_skip: u32,
+    /// How weights in the prompts act.
+    pub emphasis: Emphasis,
+    /// A prompt longer than one chunk of 75 tokens is rather cut at a comma, if there is one among this many
+    /// tokens at the chunk's end; 0 cuts anywhere.
+    #[schemars(range(min = 0, max = 75))]
+    pub comma_backtrack: u32,
+    /// Draws `{red|blue}` in the prompts, for each image by its seed; false makes braces letters.
+    pub prompt_templates: bool,
+    /// Learned words (textual inversion, Gal et al. 2022): each name stands for the embeddings of its file.
+    pub embeddings: Vec<EmbeddingFile>,
+    /// How much of the guided prediction is brought back to the spread it has under the prompt alone, against
+    /// burnt colours at high scales (Lin et al. 2023, arXiv:2305.08891).
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub cfg_rescale: f64,
+    /// Part of the steps after which guidance begins; before, the prompt is followed as at scale 1.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub guidance_start: f64,
+    /// Part of the steps after which guidance ends.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub guidance_end: f64,
+}
+
+impl Txt2Img {
+    /// How its prompts are encoded.
+    pub fn encoding(&self) -> Encoding {
+        Encoding {
+            clip_skip: self.clip_skip as usize,
+            emphasis: self.emphasis,
+            comma_backtrack: self.comma_backtrack as usize,
+        }
+    }
+
+    /// How strongly its prompts guide.
+    pub fn strength(&self) -> Strength {
+        Strength {
+            scale: self.cfg_scale,
+            rescale: self.cfg_rescale,
+            start: self.guidance_start,
+            end: self.guidance_end,
+        }
+    }
+}
+
+/// What is wrong with the prompts, field by field.
+pub(crate) fn check_prompts(prompt: &str, negative: &str, templates: bool) -> Vec<Violation> {
+    let fields = [("/prompt", prompt), ("/negative_prompt", negative)];
+    let found = fields.into_iter().flat_map(|(field, text)| {
+        crate::prompt::check(text, templates).into_iter().map(move |p| Violation::new(field, p.to_string()))
+    });
+    found.collect()
 }
 
 impl Default for Txt2Img {
@@ -69,8 +125,34 @@ impl Default for Txt2Img {
             seed: -1,
             count: 1,
             rng: RngKind::default(),
+            clip_skip: 1,
+            emphasis: Emphasis::default(),
+            comma_backtrack: 20,
+            prompt_templates: true,
+            embeddings: Vec::new(),
+            cfg_rescale: 0.0,
+            guidance_start: 0.0,
+            guidance_end: 1.0,
         }
     }
+}
+
+/// The tokenizer knows no upper case, so names that differ in it alone are one.
+pub(crate) fn check_embeddings(embeddings: &[EmbeddingFile]) -> Vec<Violation> {
+    let name = |e: &EmbeddingFile| e.name.trim().to_lowercase();
+    let mut found = Vec::new();
+    for (i, embedding) in embeddings.iter().enumerate() {
+        let at = |field: &str, message: &str| Violation::new(format!("/embeddings/{i}/{field}"), message);
+        if embedding.name.trim().is_empty() {
+            found.push(at("name", "an embedding needs a name"));
+        } else if embeddings[..i].iter().any(|e| name(e) == name(embedding)) {
+            found.push(at("name", &format!("`{}` is the name of another embedding too", embedding.name)));
+        }
+        if embedding.path.is_empty() {
+            found.push(at("path", "an embedding needs a file"));
+        }
+    }
+    found
 }
 
 impl TaskParams for Txt2Img {
@@ -83,6 +165,18 @@ impl TaskParams for Txt2Img {
                 Violation::new("/width", format!("{}x{} has {pixels} pixels", self.width, self.height))
                     .hint(format!("at most {MAX_PIXELS} pixels and {MAX_SIDE} a side")),
             ]);
+        }
+        let violations = check_prompts(&self.prompt, &self.negative_prompt, self.prompt_templates);
+        if !violations.is_empty() {
+            return Err(violations);
+        }
+        let violations = check_embeddings(&self.embeddings);
+        if !violations.is_empty() {
+            return Err(violations);
+        }
+        if self.guidance_start > self.guidance_end {
+            let message = format!("{} is after guidance_end {}", self.guidance_start, self.guidance_end);
+            return Err(vec![Violation::new("/guidance_start", message)]);
         }
         if self.seed < 0 {
             // 32 bits: what every program in the field can take back.
@@ -109,5 +203,33 @@ mod tests {
         let huge = Txt2Img { width: 4096, height: 4096, ..Txt2Img::default() };
         let found = huge.plan(&PlanCtx { entropy: 0 }).unwrap_err();
         assert_eq!(found[0].pointer, "/width");
+    }
+
+    #[test]
+    fn prompts_and_embeddings_are_checked_before_anything_is_loaded() {
+        let file = |name: &str, path: &str| EmbeddingFile { name: name.into(), path: path.into() };
+        let pointers = |params: Txt2Img| {
+            let found = params.plan(&PlanCtx { entropy: 0 }).unwrap_err();
+            found.into_iter().map(|v| v.pointer).collect::<Vec<_>>()
+        };
+        let prompts = Txt2Img {
+            prompt: "<lora:a:1>".into(),
+            negative_prompt: "{0::a|0::b}".into(),
+            ..Txt2Img::default()
+        };
+        assert_eq!(pointers(prompts), ["/prompt", "/negative_prompt"]);
+        let embeddings = vec![file("a", "x"), file("A ", "y"), file("", "")];
+        let expected = ["/embeddings/1/name", "/embeddings/2/name", "/embeddings/2/path"];
+        assert_eq!(pointers(Txt2Img { embeddings, ..Txt2Img::default() }), expected);
+        let interval = Txt2Img { guidance_start: 0.6, guidance_end: 0.5, ..Txt2Img::default() };
+        assert_eq!(pointers(interval), ["/guidance_start"]);
+    }
+
+    /// Requests and presets written before these fields were there must mean what they meant.
+    #[test]
+    fn an_empty_request_has_plain_guidance() {
+        let params: Txt2Img = serde_json::from_str("{}").unwrap();
+        assert_eq!(params.strength(), Strength::scale(7.0));
+        assert_eq!((params.encoding().clip_skip, params.encoding().emphasis), (1, Emphasis::Original));
     }
 }

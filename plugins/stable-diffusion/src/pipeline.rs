@@ -197,6 +197,16 @@ impl Pipeline {
         self.vae.decode(&unscaled).map_err(failed)
     }
 
+    /// The tokenizer; made-up weights have none.
+    pub fn tokenizer(&self) -> Option<&ClipTokenizer> {
+        self.tokenizer.as_ref()
+    }
+
+    /// The text encoder.
+    pub fn text_encoder(&self) -> &ClipTextModel {
+        &self.text
+    }
+
     /// The UNet.
     pub fn unet(&self) -> &UNet2DConditionModel {
         &self.unet

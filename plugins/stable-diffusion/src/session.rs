@@ -1,9 +1,13 @@
 //! A loaded model at work.
 
 use crate::device;
-use crate::guided::{Guidance, Guided, Timesteps};
+use crate::guided::{Guided, Timesteps};
 use crate::params::Txt2Img;
-use crate::pipeline::{Pipeline, Prompt};
+use crate::pipeline::Pipeline;
+use crate::prompt::conditioning::Conditioning;
+use crate::prompt::drawn::Drawn;
+use crate::prompt::encode::Encoder;
+use crate::prompt::inversion;
 use crate::start::{Blended, Start};
 use atelier_sdk::rng::NormalRng;
 use atelier_sdk::{
@@ -17,6 +21,20 @@ pub struct SdSession {
     pub(crate) pipeline: Pipeline,
 }
 
+/// What the images of a request have in common.
+#[derive(Clone, Copy)]
+pub(crate) struct Job<'a> {
+    pub params: &'a Txt2Img,
+    pub sigmas: &'a [f32],
+    pub start: Option<&'a Start>,
+    /// What becomes of a decoded image.
+    pub finish: &'a dyn Fn(atelier_sdk::Image) -> Result<atelier_sdk::Image>,
+}
+
+pub(crate) fn for_inpainting() -> Error {
+    Error::new(ErrorKind::Unsupported, "this model is for inpainting").hint("use task `inpaint`")
+}
+
 impl SdSession {
     /// A session on a loaded pipeline.
     pub fn new(pipeline: Pipeline) -> Self {
@@ -26,35 +44,36 @@ impl SdSession {
     fn txt2img(&self, params: &Txt2Img, ctx: &mut dyn EngineCtx) -> Result<Value> {
         let began = Instant::now();
         self.check_size(params)?;
+        if self.pipeline.is_inpainting() {
+            return Err(for_inpainting());
+        }
         let mut sampler = ctx.sampler(&params.sampler, &options(&params.sampler_options))?;
         let schedule = ctx.schedule(&params.schedule, &options(&params.schedule_options))?;
         let sigmas = self.sigmas(schedule.as_ref(), params, params.steps as usize)?;
-        ctx.event(Event::Stage { stage: Stage::Encode })?;
-        let guidance = self.guidance(params, ctx)?;
-        if self.pipeline.is_inpainting() {
-            return Err(
-                Error::new(ErrorKind::Unsupported, "this model is for inpainting").hint("use task `inpaint`")
-            );
-        }
-        self.images(params, &guidance, &sigmas, sampler.as_mut(), None, ctx, Ok)?;
+        let job = Job { params, sigmas: &sigmas, start: None, finish: &Ok };
+        self.images(&job, sampler.as_mut(), ctx)?;
         Ok(json!({"seconds": began.elapsed().as_secs_f64()}))
     }
 
-    /// Draws the images of a request, which end as `finish` makes of them.
+    /// Draws the images of a request.
     pub(crate) fn images(
         &self,
-        params: &Txt2Img,
-        guidance: &Guidance,
-        sigmas: &[f32],
+        job: &Job<'_>,
         sampler: &mut dyn Sampler,
-        start: Option<&Start>,
         ctx: &mut dyn EngineCtx,
-        finish: impl Fn(atelier_sdk::Image) -> Result<atelier_sdk::Image>,
     ) -> Result<()> {
+        let params = job.params;
+        ctx.event(Event::Stage { stage: Stage::Encode })?;
+        let embeddings = inversion::named(&self.pipeline, &params.embeddings, ctx)?;
+        let mut encoder = Encoder::new(&self.pipeline, params.encoding()).with_embeddings(embeddings);
+        let steps = job.sigmas.len() - 1;
         for i in 0..params.count {
             let seed = params.seed.wrapping_add(i64::from(i));
-            let image = self.one_image(params, guidance, sigmas, sampler, seed, start, ctx)?;
-            ctx.image(finish(image)?, json!({"seed": seed, "count": 1}))?;
+            let text = Drawn::new(&params.prompt, &params.negative_prompt, params.prompt_templates, seed)?;
+            let conditioning =
+                encoder.conditioning(&text.prompt, &text.negative, params.strength(), steps)?;
+            let image = self.one_image(job, conditioning, sampler, seed, ctx)?;
+            ctx.image((job.finish)(image)?, text.facts(seed))?;
         }
         Ok(())
     }
@@ -87,34 +106,15 @@ impl SdSession {
         Ok(sigmas)
     }
 
-    pub(crate) fn guidance(&self, params: &Txt2Img, ctx: &mut dyn EngineCtx) -> Result<Guidance> {
-        let positive = self.prompt("prompt", &params.prompt, ctx)?;
-        let negative = match params.cfg_scale {
-            1.0 => None,
-            _ => Some(self.prompt("negative_prompt", &params.negative_prompt, ctx)?),
-        };
-        Ok(Guidance { positive, negative, scale: params.cfg_scale })
-    }
-
-    fn prompt(&self, field: &str, text: &str, ctx: &mut dyn EngineCtx) -> Result<candle_core::Tensor> {
-        let Prompt { context, dropped } = self.pipeline.encode_prompt(text)?;
-        if dropped > 0 {
-            let message = format!("the last {dropped} tokens of `{field}` do not fit and are left out");
-            ctx.event(Event::Warning { message })?;
-        }
-        Ok(context)
-    }
-
     fn one_image(
         &self,
-        params: &Txt2Img,
-        guidance: &Guidance,
-        sigmas: &[f32],
+        job: &Job<'_>,
+        conditioning: Conditioning,
         sampler: &mut dyn Sampler,
         seed: i64,
-        start: Option<&Start>,
         ctx: &mut dyn EngineCtx,
     ) -> Result<atelier_sdk::Image> {
+        let Job { params, sigmas, start, .. } = *job;
         let shape = self.pipeline.latent_shape(params.width, params.height);
         ctx.event(Event::Stage { stage: Stage::Denoise })?;
         let mut rng = NormalRng::new(params.rng, seed as u64);
@@ -127,7 +127,8 @@ impl SdSession {
         let extra = json!({"parameterization": "ve"});
         let run = Run { sigmas, shape, extra: &extra };
         let steps = sigmas.len() - 1;
-        let guided = Guided::new(&self.pipeline, guidance, Timesteps::Levels, shape, steps, &mut rng, ctx)?;
+        let guided =
+            Guided::scheduled(&self.pipeline, conditioning, Timesteps::Levels, shape, steps, &mut rng, ctx)?;
         let mut guided = guided.with_channels(start.and_then(|s| s.channels.clone()));
         match start {
             Some(start) => {

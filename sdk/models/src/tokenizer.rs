@@ -81,6 +81,11 @@ impl ClipTokenizer {
         self.eos
     }
 
+    /// The token that fills a prompt up.
+    pub fn pad(&self) -> u32 {
+        self.pad
+    }
+
     /// The prompt's tokens alone: no start, end or padding, and any number of them.
     ///
     /// Errors: those of the tokenizer library.

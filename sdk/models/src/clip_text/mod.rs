@@ -93,17 +93,71 @@ impl ClipTextModel {
     ///
     /// Errors: see [`Self::forward`]; fewer layers than are to be skipped.
     pub fn encode(&self, prompts: &[Vec<u32>], clip_skip: usize) -> Result<Tensor> {
+        self.check_skip(clip_skip)?;
+        self.skip(self.forward(prompts)?, clip_skip)
+    }
+
+    /// As [`Self::encode`] for one prompt some of whose tokens have embeddings of their own: each of `replaced` is
+    /// a position and the rows, (n, hidden size), that take the place of the vocabulary's from there on (textual
+    /// inversion, Gal et al. 2022, arXiv:2208.01618).
+    ///
+    /// Errors: see [`Self::encode`]; rows of another width or beyond the prompt's end.
+    pub fn encode_replacing(
+        &self,
+        prompt: &[u32],
+        replaced: &[(usize, Tensor)],
+        clip_skip: usize,
+    ) -> Result<Tensor> {
+        self.check_skip(clip_skip)?;
+        let prompts = [prompt.to_vec()];
+        self.check(&prompts)?;
+        for (at, rows) in replaced {
+            let fits = matches!(rows.dims(), [n, width]
+                if *width == self.config.hidden_size && at + n <= prompt.len());
+            if !fits {
+                let message = format!(
+                    "expected embeddings of width {} within {} tokens, found shape {:?} at {at}",
+                    self.config.hidden_size,
+                    prompt.len(),
+                    rows.dims()
+                );
+                return Err(Error::input(NETWORK, message));
+            }
+        }
+        let output = self
+            .embed(&prompts)
+            .and_then(|x| self.replace(x, replaced))
+            .and_then(|x| self.layers(x, &prompts))
+            .map_err(Error::compute(NETWORK))?;
+        self.skip(output, clip_skip)
+    }
+
+    fn replace(&self, embedded: Tensor, replaced: &[(usize, Tensor)]) -> candle_core::Result<Tensor> {
+        let mut x = embedded;
+        for (at, rows) in replaced {
+            let rows = rows.to_device(x.device())?.to_dtype(x.dtype())?.unsqueeze(0)?;
+            let end = at + rows.dim(1)?;
+            let (before, after) = (x.narrow(1, 0, *at)?, x.narrow(1, end, x.dim(1)? - end)?);
+            x = Tensor::cat(&[&before, &rows, &after], 1)?;
+        }
+        Ok(x)
+    }
+
+    fn check_skip(&self, clip_skip: usize) -> Result<()> {
         let layers = self.layers.len();
         if clip_skip >= layers {
             let message = format!("expected clip skip below its {layers} layers, found {clip_skip}");
             return Err(Error::input(NETWORK, message));
         }
-        let output = self.forward(prompts)?;
+        Ok(())
+    }
+
+    fn skip(&self, output: TextOutput, clip_skip: usize) -> Result<Tensor> {
         match clip_skip {
             0 => Ok(output.last_hidden_state),
             n => self
                 .final_layer_norm
-                .forward(&output.hidden_states[layers - n])
+                .forward(&output.hidden_states[self.layers.len() - n])
                 .map_err(Error::compute(NETWORK)),
         }
     }
@@ -130,11 +184,20 @@ impl ClipTextModel {
     }
 
     fn compute(&self, prompts: &[Vec<u32>]) -> candle_core::Result<TextOutput> {
+        self.layers(self.embed(prompts)?, prompts)
+    }
+
+    /// The vocabulary's embeddings of the tokens, without their positions.
+    fn embed(&self, prompts: &[Vec<u32>]) -> candle_core::Result<Tensor> {
         let (batch, tokens, width) = (prompts.len(), prompts[0].len(), self.config.hidden_size);
         let ids = Tensor::from_vec(prompts.concat(), batch * tokens, self.token_embedding.device())?;
         let embedded = self.token_embedding.index_select(&ids, 0)?.to_dtype(self.dtype)?;
-        let positions = self.position_embedding.narrow(0, 0, tokens)?.to_dtype(self.dtype)?;
-        let mut x = embedded.reshape((batch, tokens, width))?.broadcast_add(&positions)?;
+        embedded.reshape((batch, tokens, width))
+    }
+
+    fn layers(&self, embedded: Tensor, prompts: &[Vec<u32>]) -> candle_core::Result<TextOutput> {
+        let positions = self.position_embedding.narrow(0, 0, embedded.dim(1)?)?.to_dtype(self.dtype)?;
+        let mut x = embedded.broadcast_add(&positions)?;
         let mut hidden_states = vec![x.clone()];
         for layer in &self.layers {
             x = layer.forward(&x)?;
