@@ -5,7 +5,7 @@ mod golden_files;
 
 use atelier_samplers as _;
 use atelier_sdk::{ErrorKind, NoiseLevels, Registry, Result, ScheduleReg, inventory};
-use golden_files::{GRIDS, Golden, rounded_levels};
+use golden_files::{GRIDS, Golden, rounded_levels, table};
 use serde_json::{Value, json};
 
 fn sigmas(key: &str, options: Value, steps: usize, levels: &NoiseLevels) -> Result<Vec<f32>> {
@@ -106,7 +106,7 @@ const FROM_TWO: &[usize] = &[2, 4, 5, 10, 20, 25, 30, 50];
 fn normal_is_the_linspace_spacing_of_diffusers() {
     // On whole timesteps there is nothing to interpolate. Between them diffusers interpolates sigma and
     // k-diffusion log sigma; the levels are close together, except next to t = 0, where no grid has a point.
-    for name in ["euler", "euler_linspace", "euler_a"] {
+    for name in ["euler", "euler_linspace", "euler_vpred", "euler_a", "euler_a_vpred", "lms"] {
         assert!(grids(name, "normal", &[2, 4, 10]) < 1e-6);
         assert!(grids(name, "normal", FROM_TWO) < 1e-4);
     }
@@ -114,20 +114,32 @@ fn normal_is_the_linspace_spacing_of_diffusers() {
 
 #[test]
 fn karras_is_that_of_diffusers() {
-    assert!(grids("euler_karras", "karras", FROM_TWO) < 1e-6);
-    // This one takes its ends from the whole table, so even one step is equal.
-    assert!(grids("dpmpp_2m_karras", "karras", &GRIDS) < 1e-6);
-    assert!(grids("unipc_karras", "karras", &GRIDS) < 1e-6);
+    for name in ["euler_karras", "lms_karras"] {
+        assert!(grids(name, "karras", FROM_TWO) < 1e-6);
+    }
+    // These take their ends from the whole table, so even one step is equal.
+    for name in ["dpmpp_2m_karras", "dpmpp_2m_sde_karras", "dpmpp_2s_karras", "unipc_karras"] {
+        assert!(grids(name, "karras", &GRIDS) < 1e-6);
+    }
 }
 
 #[test]
-fn heun_repeats_each_level_of_karras_but_the_first() {
-    let golden = Golden::read("heun_karras");
-    for n in FROM_TWO {
-        let theirs = golden.f32s(&format!("grid{n}.sigmas"));
-        let ours = sigmas("karras", json!({}), *n, &rounded_levels()).unwrap();
-        let once: Vec<f32> = theirs.iter().step_by(2).copied().collect();
-        assert!(worst(&ours[..*n], &once) < 1e-6, "{n}");
+fn solvers_of_two_evaluations_repeat_each_level_but_the_first() {
+    for (name, key, tolerance) in [
+        ("heun", "normal", 1e-4),
+        ("heun_karras", "karras", 1e-6),
+        ("kdpm2", "normal", 1e-4),
+        ("kdpm2_a", "normal", 1e-4),
+        ("dpmpp_sde", "normal", 1e-4),
+        ("dpmpp_sde_karras", "karras", 1e-6),
+    ] {
+        let golden = Golden::read(name);
+        for n in FROM_TWO {
+            let theirs = golden.f32s(&format!("grid{n}.sigmas"));
+            let ours = sigmas(key, json!({}), *n, &rounded_levels()).unwrap();
+            let once: Vec<f32> = theirs.iter().step_by(2).take(*n).copied().collect();
+            assert!(worst(&ours[..*n], &once) < tolerance, "{name} {n}");
+        }
     }
 }
 
@@ -139,7 +151,7 @@ fn exponential_is_that_of_diffusers() {
 #[test]
 fn sgm_uniform_is_the_linspace_spacing_of_the_solvers_but_for_rounding() {
     // diffusers' multistep solvers take the same line, then round its timesteps to whole numbers.
-    for name in ["dpmpp_2m", "unipc"] {
+    for name in ["dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde", "dpmpp_2s", "deis", "unipc"] {
         let golden = Golden::read(name);
         let levels = rounded_levels();
         for n in GRIDS {
@@ -173,7 +185,9 @@ fn trailing_is_close_to_sgm_uniform_but_another_grid() {
 fn timesteps_apart(name: &str, key: &str, steps: &[usize]) -> f64 {
     let (golden, levels) = (Golden::read(name), rounded_levels());
     let apart = |n: usize| {
-        let theirs = golden.f32s(&format!("grid{n}.timesteps"));
+        let mut theirs = golden.f32s(&format!("grid{n}.timesteps"));
+        // PLMS evaluates twice at its second timestep.
+        theirs.dedup();
         let ours = sigmas(key, json!({}), n, &levels).unwrap();
         assert_eq!(ours.len(), theirs.len() + 1);
         let pairs: Vec<_> = ours.into_iter().zip(theirs).collect();
@@ -209,6 +223,7 @@ fn raw_without_levels_is_exponential() {
 fn ddim_uniform_is_the_leading_spacing_of_diffusers() {
     assert!(timesteps_apart("ddim", "ddim_uniform", &GRIDS) < 1e-3);
     assert!(timesteps_apart("ddpm", "ddim_uniform", &GRIDS) < 1e-3);
+    assert!(timesteps_apart("pndm", "ddim_uniform", &GRIDS) < 1e-3);
 }
 
 #[test]
@@ -321,4 +336,16 @@ fn every_schedule_gives_as_many_levels_as_asked_for_of_any_table() {
     }
     let comfy = sigmas("beta", json!({"compat": "comfy"}), 300, &small).unwrap();
     assert!(comfy.windows(2).all(|w| w[0] > w[1]), "{comfy:?}");
+}
+
+#[test]
+fn the_levels_of_stable_diffusion_are_those_of_the_reference() {
+    let betas = NoiseLevels::scaled_linear_betas(0.00085, 0.012, 1000);
+    let betas: Vec<f32> = betas.into_iter().map(|b| b as f32).collect();
+    assert!(worst(&betas, &table("betas")) < 1e-6);
+    let abar: Vec<f32> = sd().as_slice().iter().map(|s| (1.0 / (1.0 + s * s)) as f32).collect();
+    assert!(worst(&abar, &table("alphas_cumprod")) < 1e-5);
+    // The reference divides by 1 - abar in f32, which is worst where that is least.
+    let snr: Vec<f32> = sd().as_slice().iter().map(|s| (1.0 / (s * s)) as f32).collect();
+    assert!(worst(&snr, &table("snr")) < 1e-4);
 }

@@ -84,7 +84,7 @@ impl SamplerPlugin for DpmPp2sAncestral {
         key: "dpmpp_2s_a",
         title: "DPM++ 2S a",
         summary: "Two evaluations per step and fresh noise in each.",
-        aliases: &["dpm++ 2s a", "dpmpp_2s_ancestral", "k_dpmpp_2s_a", "dpmpp_2s"],
+        aliases: &["dpm++ 2s a", "dpmpp_2s_ancestral", "k_dpmpp_2s_a"],
         evaluations: 2,
         order: 0,
         stochastic: true,
