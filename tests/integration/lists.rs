@@ -16,7 +16,8 @@ fn exactly_the_plugins_of_this_build_are_found() {
     let samplers = "ddim ddpm deis dpm2 dpm2_a dpmpp_2m dpmpp_2m_sde dpmpp_2s_a dpmpp_3m_sde dpmpp_sde euler euler_a \
                     heun ipndm lcm lms pndm restart tcd unipc";
     assert_eq!(keys(&list, "sampler"), samplers.split(' ').collect::<Vec<_>>());
-    let schedules = "ays beta ddim_uniform exponential karras kl_optimal normal polyexponential raw sgm_uniform simple";
+    let schedules =
+        "ays beta ddim_uniform exponential karras kl_optimal normal polyexponential raw sgm_uniform simple";
     assert_eq!(keys(&list, "schedule"), schedules.split(' ').collect::<Vec<_>>());
     assert_eq!(keys(&list, "model"), ["tiny"]);
 }

@@ -306,6 +306,28 @@ fn churn_raises_only_levels_within_its_limits_and_never_by_more_than_they_hold()
     }
 }
 
+#[test]
+fn restart_goes_back_up_from_the_level_nearest_to_its_end_as_often_as_asked() {
+    let sigmas = [14.0, 6.0, 2.1, 0.7, 0.12, 0.03, 0.0];
+    let run = Run { sigmas: &sigmas, shape: [1, 1, 1, 1], extra: &Value::Null };
+    for times in 0..3 {
+        let mut ctx = Zeros::default();
+        let options = json!({"restart_times": times, "restart_steps": 2});
+        let mut restart = (samplers().get("restart").unwrap().make)(&options).unwrap();
+        restart.sample(&run, &mut ctx, &mut [1.0]).unwrap();
+        assert_eq!(ctx.noises, times);
+        // Heun's two evaluations of each step. After the step to 0.12 the restarts, over one level between.
+        assert_eq!(ctx.evaluated[..8], [14.0, 6.0, 6.0, 2.1, 2.1, 0.7, 0.7, 0.12]);
+        let root = |s: f64| s.powf(1.0 / 7.0);
+        let mid = (0.5 * (root(2.1) + root(0.12))).powi(7) as f32;
+        for again in ctx.evaluated[8..8 + 4 * times].chunks(4) {
+            assert!((again[1] - mid).abs() < 1e-6, "{again:?}");
+            assert_eq!([again[0], again[2], again[3]], [2.1, again[1], 0.12]);
+        }
+        assert_eq!(ctx.evaluated[8 + 4 * times..], [0.12, 0.03, 0.03]);
+    }
+}
+
 /// Says why options are refused, if they are.
 type Refusal = Box<dyn Fn(&Value) -> Option<String>>;
 
