@@ -13,8 +13,12 @@ fn exactly_the_plugins_of_this_build_are_found() {
     let list = Place::new().run(&["plugins", "list", "--json"]).ok().json();
     assert_eq!(keys(&list, "task"), ["img2img", "inpaint", "txt2img"]);
     assert_eq!(keys(&list, "engine"), ["stable-diffusion"]);
-    assert_eq!(keys(&list, "sampler"), ["ddim", "dpmpp_2m", "euler", "euler_a", "heun", "unipc"]);
-    assert_eq!(keys(&list, "schedule"), ["exponential", "karras", "normal", "sgm_uniform"]);
+    let samplers = "ddim ddpm deis dpm2 dpm2_a dpmpp_2m dpmpp_2m_sde dpmpp_2s_a dpmpp_3m_sde dpmpp_sde euler euler_a \
+                    heun ipndm lcm lms pndm restart tcd unipc";
+    assert_eq!(keys(&list, "sampler"), samplers.split(' ').collect::<Vec<_>>());
+    let schedules =
+        "ays beta ddim_uniform exponential karras kl_optimal normal polyexponential raw sgm_uniform simple";
+    assert_eq!(keys(&list, "schedule"), schedules.split(' ').collect::<Vec<_>>());
     assert_eq!(keys(&list, "model"), ["tiny"]);
 }
 

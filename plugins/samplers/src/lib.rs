@@ -10,18 +10,45 @@
 pub mod samplers;
 pub mod schedules;
 
-use samplers::{Ddim, DpmPp2m, Euler, EulerAncestral, Heun, UniPc};
-use schedules::{Exponential, Karras, Normal, SgmUniform};
+use samplers::{
+    Ddim, Ddpm, Deis, Dpm2, Dpm2Ancestral, DpmPp2m, DpmPp2mSde, DpmPp2sAncestral, DpmPp3mSde, DpmPpSde,
+    Euler, EulerAncestral, Heun, Ipndm, Lcm, Lms, Pndm, Restart, Tcd, UniPc,
+};
+use schedules::{
+    AlignYourSteps, Beta, DdimUniform, Exponential, Karras, KlOptimal, Normal, Polyexponential, Raw,
+    SgmUniform, Simple,
+};
 
 atelier_sdk::export_plugin! {
     sampler Euler;
     sampler EulerAncestral;
-    sampler Ddim;
     sampler Heun;
+    sampler Dpm2;
+    sampler Dpm2Ancestral;
+    sampler Lms;
+    sampler Ddim;
+    sampler Ddpm;
+    sampler Pndm;
+    sampler DpmPp2sAncestral;
     sampler DpmPp2m;
+    sampler DpmPp2mSde;
+    sampler DpmPpSde;
+    sampler DpmPp3mSde;
     sampler UniPc;
+    sampler Deis;
+    sampler Lcm;
+    sampler Tcd;
+    sampler Ipndm;
+    sampler Restart;
     schedule Normal;
+    schedule Simple;
     schedule Karras;
     schedule Exponential;
+    schedule Polyexponential;
     schedule SgmUniform;
+    schedule DdimUniform;
+    schedule Beta;
+    schedule AlignYourSteps;
+    schedule KlOptimal;
+    schedule Raw;
 }

@@ -96,7 +96,8 @@ pub struct SamplerInfo {
     pub summary: &'static str,
     /// Other names that find it: A1111 labels, ComfyUI names.
     pub aliases: &'static [&'static str],
-    /// Model evaluations per step (the last step of a second-order sampler may need fewer).
+    /// Model evaluations per step (the last step of a second-order sampler may need fewer, and a multistep sampler
+    /// some more to start).
     pub evaluations: u32,
     /// Order of convergence, 0 for stochastic samplers.
     pub order: u32,

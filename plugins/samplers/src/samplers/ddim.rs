@@ -1,6 +1,7 @@
 //! DDIM: predict the image and the noise in it, then mix them again at the next level.
 
-use super::{ancestral, combine, levels};
+use super::ancestral::ancestral;
+use super::{add_noise, combine, levels};
 use atelier_sdk::{Result, Run, SampleCtx, Sampler, SamplerInfo, SamplerPlugin};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,11 +34,7 @@ impl Sampler for Ddim {
             let (direction, s) = ancestral(sigma, sigma_next, self.0.eta);
             let eps = direction / sigma;
             combine(x, eps, [(1.0 - eps, &d)]);
-            if s > 0.0 {
-                n.resize(x.len(), 0.0);
-                ctx.noise(pair[0], pair[1], &mut n)?;
-                combine(x, 1.0, [(s, &n)]);
-            }
+            add_noise(ctx, [pair[0], pair[1]], s, 1.0, x, &mut n)?;
             ctx.step_done(i, x)?;
         }
         Ok(())

@@ -13,27 +13,52 @@ pub struct Heun(Churn);
 impl Sampler for Heun {
     fn sample(&mut self, run: &Run<'_>, ctx: &mut dyn SampleCtx, x: &mut [f32]) -> Result<()> {
         let sigmas = levels(run, x)?;
-        let (mut d, mut d2, mut n) = (vec![0f32; x.len()], vec![0f32; x.len()], Vec::new());
-        let mut x2 = vec![0f32; x.len()];
+        let (mut n, mut buffers) = (Vec::new(), Buffers::new(x.len()));
         for (i, pair) in sigmas.windows(2).enumerate() {
             let sigma = self.0.raise(pair[0], sigmas.len() - 1, ctx, x, &mut n)?;
-            ctx.denoise(x, sigma, &mut d)?;
-            let q = f64::from(pair[1]) / f64::from(sigma);
-            x2.copy_from_slice(x);
-            combine(&mut x2, q, [(1.0 - q, &d)]);
-            if pair[1] > 0.0 {
-                ctx.denoise(&x2, pair[1], &mut d2)?;
-                // x + (sigma' - sigma) / 2 ((x - D) / sigma + (x2 - D2) / sigma'), with q = sigma' / sigma
-                let (h, h2) = ((q - 1.0) / 2.0, (1.0 - 1.0 / q) / 2.0);
-                combine(x, 1.0 + h, [(-h, &d), (h2, &x2), (-h2, &d2)]);
-            } else {
-                // At level 0 the tangent does not exist, and Euler's step has already reached D.
-                x.copy_from_slice(&x2);
-            }
+            step(ctx, sigma, pair[1], x, &mut buffers)?;
             ctx.step_done(i, x)?;
         }
         Ok(())
     }
+}
+
+/// What a step works in: both evaluations, and the state of the second.
+pub(super) struct Buffers {
+    d: Vec<f32>,
+    d2: Vec<f32>,
+    x2: Vec<f32>,
+}
+
+impl Buffers {
+    pub(super) fn new(size: usize) -> Self {
+        let zeros = || vec![0f32; size];
+        Self { d: zeros(), d2: zeros(), x2: zeros() }
+    }
+}
+
+/// One step from `sigma` to `sigma_next`.
+pub(super) fn step(
+    ctx: &mut dyn SampleCtx,
+    sigma: f32,
+    sigma_next: f32,
+    x: &mut [f32],
+    Buffers { d, d2, x2 }: &mut Buffers,
+) -> Result<()> {
+    ctx.denoise(x, sigma, d)?;
+    let q = f64::from(sigma_next) / f64::from(sigma);
+    x2.copy_from_slice(x);
+    combine(x2, q, [(1.0 - q, d)]);
+    if sigma_next > 0.0 {
+        ctx.denoise(x2, sigma_next, d2)?;
+        // x + (sigma' - sigma) / 2 ((x - D) / sigma + (x2 - D2) / sigma'), with q = sigma' / sigma
+        let (h, h2) = ((q - 1.0) / 2.0, (1.0 - 1.0 / q) / 2.0);
+        combine(x, 1.0 + h, [(-h, d), (h2, x2), (-h2, d2)]);
+    } else {
+        // At level 0 the tangent does not exist, and Euler's step has already reached D.
+        x.copy_from_slice(x2);
+    }
+    Ok(())
 }
 
 impl SamplerPlugin for Heun {

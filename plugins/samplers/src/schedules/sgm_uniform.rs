@@ -1,6 +1,6 @@
 //! SGM uniform: equally spaced training timesteps without the last.
 
-use super::{Ends, lerp, then_zero};
+use super::{Compat, Ends, lerp, then_zero};
 use atelier_sdk::{NoiseLevels, Result, Schedule, ScheduleInfo, SchedulePlugin};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,8 @@ pub struct SgmUniformOptions {
     /// Highest level, within the model's range; the model's own when absent.
     #[schemars(range(min = 0.0001, max = 1000.0))]
     pub sigma_max: Option<f64>,
+    /// Whose definition: ComfyUI's moves ends that are set to the nearest trained levels.
+    pub compat: Compat,
 }
 
 /// Timesteps on a line of `n + 1` points from `T - 1` to 0, the last left out, with levels between them
@@ -23,12 +25,15 @@ pub struct SgmUniformOptions {
 /// Source: Stability's generative-models `LegacyDDPMDiscretization`, in the form of A1111's and ComfyUI's
 /// "SGM Uniform".
 #[derive(Debug, Clone, Copy)]
-pub struct SgmUniform(Ends);
+pub struct SgmUniform {
+    ends: Ends,
+    compat: Compat,
+}
 
 impl Schedule for SgmUniform {
     fn sigmas(&self, steps: usize, levels: &NoiseLevels) -> Result<Vec<f32>> {
-        let (min, max) = self.0.of(levels)?;
-        let (first, last) = (levels.timestep(max), levels.timestep(min));
+        let (min, max) = self.ends.of(levels)?;
+        let (first, last) = (self.compat.timestep(levels, max), self.compat.timestep(levels, min));
         then_zero((0..steps).map(|i| levels.sigma(lerp(first, last, i as f64 / steps as f64))))
     }
 }
@@ -44,6 +49,6 @@ impl SchedulePlugin for SgmUniform {
     type Options = SgmUniformOptions;
 
     fn new(options: SgmUniformOptions) -> Result<Self> {
-        Ok(Self(Ends::new(options.sigma_min, options.sigma_max)?))
+        Ok(Self { ends: Ends::new(options.sigma_min, options.sigma_max)?, compat: options.compat })
     }
 }

@@ -26,10 +26,15 @@ fn tensor(bytes: &[u8], name: &str) -> Option<Vec<f32>> {
     Some(view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
 }
 
+/// A table of the reference's training process.
+pub fn table(name: &str) -> Vec<f32> {
+    tensor(&bytes("schedule_tables.safetensors"), name).unwrap_or_else(|| panic!("there is no `{name}`"))
+}
+
 /// Levels from the reference's own table of cumulative alphas. It is f32, so that `1 - abar`, and with it the
 /// lowest level, is off by 1.3e-5 from what the betas say.
 pub fn rounded_levels() -> NoiseLevels {
-    let abar = tensor(&bytes("schedule_tables.safetensors"), "alphas_cumprod").unwrap();
+    let abar = table("alphas_cumprod");
     let sigma = |a: f32| ((1.0 - f64::from(a)) / f64::from(a)).sqrt();
     NoiseLevels::new(abar.into_iter().map(sigma).collect()).unwrap()
 }

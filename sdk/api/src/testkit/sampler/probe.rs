@@ -17,6 +17,16 @@ pub(super) fn consistency(_call: usize, x: f64, sigma: f64) -> f64 {
     x / (1.0 + sigma * sigma).sqrt()
 }
 
+/// The posterior mean of data that are one point, at 0: there it is the end of every trajectory as well.
+pub(super) fn one_point(_call: usize, _x: f64, _sigma: f64) -> f64 {
+    0.0
+}
+
+/// The same image from every evaluation.
+pub(super) fn constant(_call: usize, _x: f64, _sigma: f64) -> f64 {
+    4.25
+}
+
 /// An image that tells from which evaluation it is.
 pub(super) fn numbered(call: usize, _x: f64, _sigma: f64) -> f64 {
     call as f64 + 0.25

@@ -19,6 +19,8 @@ pub(super) enum Wrong {
     RunsOutOfBuffer,
     GivesLongerBuffers,
     EvaluatesAtLevelZero,
+    EvaluatesOnceMoreToStart,
+    EvaluatesTwiceInLongRuns,
     DrawsNoiseForNothing,
     AddsTooMuchNoise,
     LeavesABitOfNoise,
@@ -107,6 +109,12 @@ impl Rogue {
         for (i, pair) in sigmas.windows(2).enumerate() {
             let before = x.to_vec();
             let d = self.evaluate(ctx, x, pair[0], steps)?;
+            let more = match self.wrong {
+                EvaluatesOnceMoreToStart => i == 0,
+                EvaluatesTwiceInLongRuns => steps > 7,
+                _ => false,
+            };
+            let d = if more { self.evaluate(ctx, x, pair[0], steps)? } else { d };
             if self.wrong == EvaluatesAtLevelZero && pair[1] == 0.0 && steps == 3 {
                 self.evaluate(ctx, x, pair[1], steps)?;
             }

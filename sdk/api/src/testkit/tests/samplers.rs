@@ -77,6 +77,14 @@ fn declarations_that_are_not_true_are_found() {
 }
 
 #[test]
+fn evaluations_may_be_more_at_the_start_but_not_with_the_length_of_the_run() {
+    assert_eq!(failed_by(EvaluatesOnceMoreToStart), [""; 0]);
+    let report = report_of(EvaluatesTwiceInLongRuns, false);
+    let what = because(&report, "makes_the_declared_evaluations");
+    assert!(what.contains("5 steps more take 5 to 20"), "{what}");
+}
+
+#[test]
 fn runs_that_should_be_refused_or_left_alone_are_found() {
     assert_eq!(failed_by(TakesAnyLevels), ["refuses_levels_that_do_not_descend"]);
     assert_eq!(failed_by(EvaluatesWithoutSteps), ["leaves_the_latents_alone_without_steps"]);
