@@ -14,4 +14,5 @@ mod plugin_failures;
 mod plugin_files;
 mod plugin_fixtures;
 mod runs;
+mod single_files;
 mod support;

@@ -15,6 +15,7 @@ pub mod process;
 pub mod session;
 
 mod error;
+mod files;
 
 use atelier_sdk::{Engine, EngineCtx, EngineInfo, EngineReg, EngineTask, LoadRequest, Result, Session};
 
@@ -22,7 +23,7 @@ use atelier_sdk::{Engine, EngineCtx, EngineInfo, EngineReg, EngineTask, LoadRequ
 pub const INFO: EngineInfo = EngineInfo {
     key: "stable-diffusion",
     title: "Stable Diffusion",
-    summary: "Latent diffusion of the Stable Diffusion 1.x and 2.x classes, from diffusers folders.",
+    summary: "Latent diffusion of the Stable Diffusion 1.x and 2.x classes, from diffusers folders and single files.",
     architectures: &["sd"],
 };
 

@@ -3,6 +3,7 @@
 use crate::registry::Keyed;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Describes a model: the content of `configs/models/<key>.yaml`, or what a plugin registers.
@@ -20,6 +21,13 @@ pub struct ModelSpec {
     /// The folder or file with the weights. Relative paths are relative to the file that holds this spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+    /// Other folders or files for single parts of the model, by their names in a diffusers folder: `unet`, `vae`,
+    /// `text_encoder`, `tokenizer`. Relative as `path` is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, PathBuf>,
+    /// What the network predicts (`epsilon`, `v_prediction`, `sample`), where the files do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction_type: Option<String>,
     /// SPDX expression or name of the licence.
     pub license: String,
     /// Where the weights come from, in words.
@@ -30,7 +38,7 @@ pub struct ModelSpec {
     pub defaults: Map<String, Value>,
     /// SHA-256 of its files, relative to `path`.
     #[serde(default)]
-    pub sha256: std::collections::BTreeMap<String, String>,
+    pub sha256: BTreeMap<String, String>,
 }
 
 /// Registers a model.
