@@ -80,11 +80,14 @@ pub(super) fn text(shapes: &Shapes) -> Option<Value> {
     let fused = shapes.names.stored.values().any(|stored| stored.third.is_some());
     // Only networks made for tests are narrower than a head.
     let head = if width < HEAD { 8 } else { HEAD };
+    let layers = shapes.count(|i| format!("encoder.layers.{i}.layer_norm1.weight"));
+    // OpenCLIP's under CLIP's names, as some converters write it, may have the last layer that is not used.
+    let layers = if width == 1024 { layers.min(23) } else { layers };
     Some(json!({
         "vocab_size": vocabulary,
         "hidden_size": width,
         "intermediate_size": shapes.side("encoder.layers.0.mlp.fc1.weight", 0)?,
-        "num_hidden_layers": shapes.count(|i| format!("encoder.layers.{i}.layer_norm1.weight")),
+        "num_hidden_layers": layers,
         "num_attention_heads": (width / head).max(1),
         "max_position_embeddings": shapes.side("embeddings.position_embedding.weight", 0)?,
         "hidden_act": if fused || width == 1024 { "gelu" } else { "quick_gelu" },

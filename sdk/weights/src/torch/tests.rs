@@ -62,6 +62,53 @@ fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
     out
 }
 
+/// The same archive with all sizes and places in 64-bit fields, as in files beyond 4 GiB.
+fn widened(narrow: &[u8]) -> Vec<u8> {
+    let end = narrow.len() - 22;
+    let number =
+        |at: usize, n: usize| narrow[at..at + n].iter().rev().fold(0u64, |a, b| a << 8 | u64::from(*b));
+    let (entries, start) = (number(end + 10, 2), number(end + 16, 4) as usize);
+    let mut out = narrow[..start].to_vec();
+    let mut at = start;
+    for _ in 0..entries {
+        let name = number(at + 28, 2) as usize;
+        out.extend(&narrow[at..at + 20]);
+        out.extend([0xff; 8]);
+        out.extend(&narrow[at + 28..at + 30]);
+        put16(&mut out, 4 + 2 + 28);
+        out.extend(&narrow[at + 32..at + 42]);
+        out.extend([0xff; 4]);
+        out.extend(&narrow[at + 46..at + 46 + name]);
+        // A field of another kind goes before.
+        [7, 2, 0, 1, 24].into_iter().for_each(|n| put16(&mut out, n));
+        for n in [number(at + 24, 4), number(at + 20, 4), number(at + 42, 4)] {
+            out.extend(n.to_le_bytes());
+        }
+        at += 46 + name;
+    }
+    let record = out.len() as u64;
+    out.extend(b"PK\x06\x06");
+    out.extend([0; 20]);
+    [entries, entries, record - start as u64, start as u64].iter().for_each(|n| out.extend(n.to_le_bytes()));
+    out.extend(b"PK\x06\x07\x00\x00\x00\x00");
+    out.extend(record.to_le_bytes());
+    out.extend([1, 0, 0, 0]);
+    out.extend(b"PK\x05\x06\x00\x00\x00\x00");
+    out.extend([0xff; 12]);
+    out.extend([0; 2]);
+    out
+}
+
+#[test]
+fn archives_with_64_bit_places_are_read_like_the_others() {
+    let file = widened(&pickled(&view(4, 0, &[2, 2], &[2, 1])));
+    let weights = open(&file).unwrap();
+    assert_eq!(values(&weights, "w", &[2, 2]), [0.0; 4]);
+    for keep in 0..file.len() {
+        assert!(open(&file[..keep]).is_err(), "{keep}");
+    }
+}
+
 /// An archive with this pickle, and a storage of 16 bytes.
 fn pickled(code: &[u8]) -> Vec<u8> {
     archive(&[("a/data.pkl", code), ("a/data/0", &[0; 16])])
