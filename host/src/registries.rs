@@ -134,7 +134,8 @@ impl Registries {
 
     /// Makes a model known that is named by the path of its folder or file: `./my-model`, `./my-model.safetensors`.
     ///
-    /// Its key is the last name of the path, without a file's extension. Names without a path separator are keys and are left alone.
+    /// Its key is the last name of the path, without a file's extension. Names without a path separator are keys and
+    /// are left alone.
     ///
     /// # Errors
     /// There is no such folder or file, or its name cannot be made a key.

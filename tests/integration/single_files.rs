@@ -185,7 +185,7 @@ fn a_description_may_name_a_file_and_take_parts_from_others() {
     assert_eq!(draw(&place, "whole"), wanted);
     assert_ne!(draw(&place, "other"), wanted);
     refused(&place, "nothing", 3, &["colour", "v_prediction"]);
-    refused(&place, "half", 4, &["model.diffusion_model.", "a text encoder alone"]);
+    refused(&place, "half", 4, &["model.diffusion_model.", "a text encoder alone", "parts: {unet: ...}"]);
     refused(&place, "odd", 3, &["vea", "text_encoder"]);
 }
 

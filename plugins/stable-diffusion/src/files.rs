@@ -134,7 +134,7 @@ impl Files {
                 }
             }
         };
-        let opened = open().map_err(|e| error::model(&format!("cannot load the model's {name}"), e))?;
+        let opened = open().map_err(|e| failed(name, e))?;
         // Buffers that older libraries saved along with the weights.
         let unused = opened.unused.into_iter().filter(|t| !t.ends_with("position_ids"));
         Ok((opened.model, unused.map(|t| format!("{name}: {t}")).collect()))
@@ -191,6 +191,13 @@ impl Files {
                       describe the model with `prediction_type: v_prediction`";
         Ok((process, guessed.then(|| remark.to_string())))
     }
+}
+
+fn failed(name: &str, e: atelier_models::Error) -> Error {
+    use atelier_weights::Error::MissingPart;
+    let elsewhere = matches!(e, atelier_models::Error::Weights(MissingPart { .. }));
+    let e = error::model(&format!("cannot load the model's {name}"), e);
+    if elsewhere { e.hint(format!("describe the model and name it: `parts: {{{name}: ...}}`")) } else { e }
 }
 
 fn check_kind(class: Option<&str>) -> Result<()> {

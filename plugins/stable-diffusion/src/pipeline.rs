@@ -32,8 +32,8 @@ pub struct Prompt {
 }
 
 impl Pipeline {
-    /// Opens a diffusers folder or a checkpoint in one file. Gives the pipeline and remarks for people, such as names of
-    /// tensors in its files that nothing uses.
+    /// Opens a diffusers folder or a checkpoint in one file. Gives the pipeline and remarks for people, such as names
+    /// of tensors in its files that nothing uses.
     ///
     /// # Errors
     /// Missing, damaged or misfit files; a pipeline of another kind.

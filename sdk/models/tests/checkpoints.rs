@@ -1,7 +1,7 @@
 //! Models in one file against the same models in folders, and against the references of a golden folder.
 //!
-//! `ATELIER_GOLDEN_DIR` and `ATELIER_ASSETS_DIR` name folders with files that are too big for the repository; without them
-//! the tests that need them say so and pass. `--nocapture` shows the errors measured.
+//! `ATELIER_GOLDEN_DIR` and `ATELIER_ASSETS_DIR` name folders with files that are too big for the repository; without
+//! them the tests that need them say so and pass. `--nocapture` shows the errors measured.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests; clippy.toml covers only the test functions themselves
 
