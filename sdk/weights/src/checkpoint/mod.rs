@@ -8,9 +8,6 @@ mod config;
 mod kind;
 mod names;
 
-#[cfg(test)]
-mod tests;
-
 pub use kind::Kind;
 
 use crate::config::ConfigFile;
