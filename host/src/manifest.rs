@@ -9,7 +9,7 @@ use std::path::Path;
 /// The newest version of the format that is understood.
 pub const SCHEMA_VERSION: u64 = 1;
 
-/// Reads a model description; its path becomes absolute or relative to the working directory.
+/// Reads a model description; its paths become absolute or relative to the working directory.
 ///
 /// # Errors
 /// Not a description, or one of a newer version.
@@ -31,6 +31,9 @@ pub fn read(file: &Path) -> Result<ModelItem> {
     let mut spec = parse().map_err(|e| e.context(format!("in {}", file.display())))?;
     if let (Some(path), Some(folder)) = (&spec.path, file.parent()) {
         spec.path = Some(folder.join(path));
+    }
+    if let Some(folder) = file.parent() {
+        spec.parts.values_mut().for_each(|path| *path = folder.join(&*path));
     }
     Ok(ModelItem { spec, origin: file.display().to_string() })
 }

@@ -133,22 +133,24 @@ impl Registries {
         }
     }
 
-    /// Makes a model known that is named by the path of its folder: `./my-model`.
+    /// Makes a model known that is named by the path of its folder or file: `./my-model`, `./my-model.safetensors`.
     ///
-    /// Its key is the folder's name. Names without a path separator are keys and are left alone.
+    /// Its key is the last name of the path, without a file's extension. Names without a path separator are keys and
+    /// are left alone.
     ///
     /// # Errors
-    /// There is no such folder, or its name cannot be made a key.
+    /// There is no such folder or file, or its name cannot be made a key.
     pub fn adopt_model(&mut self, name: &str) -> Result<String> {
         if !name.contains(['/', std::path::MAIN_SEPARATOR]) {
             return Ok(name.to_string());
         }
         let path =
             Path::new(name).canonicalize().map_err(|e| Error::io(format!("cannot open model {name}"), e))?;
-        let folder = path.file_name().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
+        let last = if path.is_file() { path.file_stem() } else { path.file_name() };
+        let last = last.map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
         let plain = |c: char| if c.is_ascii_alphanumeric() || "_-.".contains(c) { c } else { '-' };
         let mut key: String =
-            folder.chars().map(plain).skip_while(|c| !c.is_ascii_lowercase()).take(48).collect();
+            last.chars().map(plain).skip_while(|c| !c.is_ascii_lowercase()).take(48).collect();
         if key.is_empty() {
             key = "model".into();
         }
@@ -158,9 +160,11 @@ impl Registries {
         let spec = ModelSpec {
             schema_version: 1,
             key: key.clone(),
-            title: format!("The folder {name}"),
+            title: format!("The {} {name}", if path.is_file() { "file" } else { "folder" }),
             architecture: LOCAL_ARCHITECTURE.into(),
             path: Some(path),
+            parts: Default::default(),
+            prediction_type: None,
             license: "unknown".into(),
             source: String::new(),
             defaults: Default::default(),

@@ -170,7 +170,8 @@ fn metadata(planned: &Planned<'_>, registries: &Registries, device: &str) -> Map
     // A model named by its path is found again by that path, a described one by its key.
     let model = planned.model.map(|ModelItem { spec, origin }| {
         let path = (origin == crate::registries::LOCAL).then_some(spec.path.as_ref()).flatten();
-        json!({"key": spec.key, "path": path, "license": spec.license, "sha256": spec.sha256})
+        json!({"key": spec.key, "path": path, "parts": spec.parts, "prediction_type": spec.prediction_type,
+            "license": spec.license, "sha256": spec.sha256})
     });
     let mut plugins = Map::from_iter([(planned.engine_name.clone(), planned.engine.origin.record())]);
     let chosen = |field: &str| planned.plan[field].as_str();

@@ -16,4 +16,5 @@ mod plugin_failures;
 mod plugin_files;
 mod plugin_fixtures;
 mod runs;
+mod single_files;
 mod support;

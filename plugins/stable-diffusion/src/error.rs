@@ -37,7 +37,8 @@ fn weights_kind(e: &WeightsError) -> ErrorKind {
             std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidData => ErrorKind::Corrupt,
             _ => ErrorKind::Environment,
         },
-        WeightsError::MissingFile { .. } => ErrorKind::NotFound,
+        WeightsError::MissingFile { .. } | WeightsError::MissingPart { .. } => ErrorKind::NotFound,
+        WeightsError::OtherModel { .. } | WeightsError::OldTorch { .. } => ErrorKind::Unsupported,
         _ => ErrorKind::Corrupt,
     }
 }

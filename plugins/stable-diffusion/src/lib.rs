@@ -19,6 +19,7 @@ pub mod session;
 pub mod start;
 
 mod error;
+mod files;
 mod image_tasks;
 
 use atelier_sdk::{Engine, EngineCtx, EngineInfo, EngineReg, EngineTask, LoadRequest, Result, Session};
@@ -27,7 +28,7 @@ use atelier_sdk::{Engine, EngineCtx, EngineInfo, EngineReg, EngineTask, LoadRequ
 pub const INFO: EngineInfo = EngineInfo {
     key: "stable-diffusion",
     title: "Stable Diffusion",
-    summary: "Latent diffusion of the Stable Diffusion 1.x and 2.x classes, from diffusers folders.",
+    summary: "Latent diffusion of the Stable Diffusion 1.x and 2.x classes, from diffusers folders and single files.",
     architectures: &["sd"],
 };
 

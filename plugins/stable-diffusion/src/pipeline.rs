@@ -1,19 +1,15 @@
 //! The networks of one model, loaded.
 
 use crate::error;
+use crate::files::Files;
 use crate::process::Process;
 use atelier_models::{
-    AutoencoderKl, ClipTextConfig, ClipTextModel, ClipTokenizer, Opened, UNet2DConditionModel, UNetConfig,
-    VaeConfig,
+    AutoencoderKl, ClipTextConfig, ClipTextModel, ClipTokenizer, UNet2DConditionModel, UNetConfig, VaeConfig,
 };
 use atelier_sdk::{Error, ErrorKind, Image, Result};
-use atelier_weights::{DiffusersFolder, Source};
+use atelier_weights::Source;
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
-
-/// Pipelines of diffusers whose folders have the networks that are needed here.
-const PIPELINES: [&str; 3] =
-    ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipelineLegacy"];
 
 /// A Stable Diffusion model: text encoder, UNet, autoencoder and the process they were trained for.
 pub struct Pipeline {
@@ -36,23 +32,33 @@ pub struct Prompt {
 }
 
 impl Pipeline {
-    /// Opens a diffusers folder. Gives the pipeline and names of tensors in its files that nothing uses.
+    /// Opens a diffusers folder or a checkpoint in one file. Gives the pipeline and remarks for people, such as names
+    /// of tensors in its files that nothing uses.
     ///
     /// # Errors
     /// Missing, damaged or misfit files; a pipeline of another kind.
-    pub fn open(root: &Path, dtype: DType, device: &Device) -> Result<(Self, Vec<String>)> {
-        let folder = DiffusersFolder::open(root).map_err(|e| error::weights("this is not a model", e))?;
-        check_kind(folder.pipeline())?;
-        let text = part("text_encoder", ClipTextModel::open(root.join("text_encoder"), dtype, device))?;
-        let unet = part("unet", UNet2DConditionModel::open(root.join("unet"), dtype, device))?;
+    pub fn open(path: &Path, dtype: DType, device: &Device) -> Result<(Self, Vec<String>)> {
+        Self::load(&Files::open(path)?, dtype, device)
+    }
+
+    /// Loads the networks of a model.
+    ///
+    /// # Errors
+    /// Missing, damaged or misfit files.
+    pub fn load(files: &Files, dtype: DType, device: &Device) -> Result<(Self, Vec<String>)> {
+        let text = files.text(dtype, device)?;
+        let unet = files.unet(dtype, device)?;
         // Computed in 16-bit floats, the autoencoder of Stable Diffusion 1.x overflows: images turn black. The CPU
         // computes in f32 whatever the weights are stored in.
         let vae_dtype = if dtype == DType::F16 && !device.is_cpu() { DType::F32 } else { dtype };
-        let vae = part("vae", AutoencoderKl::open(root.join("vae"), vae_dtype, device))?;
-        let tokenizer = ClipTokenizer::open(root.join("tokenizer"))
-            .map_err(|e| error::model("cannot load the tokenizer", e))?;
-        let process = Process::read(&root.join("scheduler/scheduler_config.json"))?;
+        let vae = files.vae(vae_dtype, device)?;
+        let tokenizer = files.tokenizer(text.0.config())?;
+        let context = unet.0.config().cross_attention_dim.first().copied().unwrap_or(0);
+        let (process, guess) = files.process(context)?;
         let unused = [text.1, unet.1, vae.1].concat();
+        let unused = unused.first().map(|first| {
+            format!("{} tensors of the model's files are not used, such as {first}", unused.len())
+        });
         let pipeline = Self {
             tokenizer: Some(tokenizer),
             text: text.0,
@@ -63,7 +69,7 @@ impl Pipeline {
             dtype,
         };
         pipeline.check_fit()?;
-        Ok((pipeline, unused))
+        Ok((pipeline, unused.into_iter().chain(guess).collect()))
     }
 
     /// A pipeline of the shapes of Stable Diffusion 1.5 with made-up weights: for benchmarks.
@@ -231,24 +237,4 @@ impl Pipeline {
 /// Latents, a mask, and the latents of the masked image.
 fn inpainting_channels(latent: usize) -> usize {
     2 * latent + 1
-}
-
-fn part<M>(name: &str, opened: atelier_models::Result<Opened<M>>) -> Result<(M, Vec<String>)> {
-    let opened = opened.map_err(|e| error::model(&format!("cannot load the model's {name}"), e))?;
-    // Buffers that older libraries saved along with the weights.
-    let harmless = |t: &String| t.ends_with("position_ids");
-    let unused = opened.unused.into_iter().filter(|t| !harmless(t)).map(|t| format!("{name}: {t}"));
-    Ok((opened.model, unused.collect()))
-}
-
-fn check_kind(class: Option<&str>) -> Result<()> {
-    match class {
-        None => Ok(()),
-        Some(known) if PIPELINES.contains(&known) => Ok(()),
-        Some(other) => Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("this is a model for `{other}`, which this engine does not perform"),
-        )
-        .hint(format!("it loads folders of: {}", PIPELINES[0]))),
-    }
 }

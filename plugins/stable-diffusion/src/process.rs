@@ -17,6 +17,22 @@ pub enum Prediction {
     Sample,
 }
 
+impl Prediction {
+    /// By diffusers' names: `epsilon`, `v_prediction`, `sample`.
+    ///
+    /// # Errors
+    /// Another name.
+    pub fn parse(name: &str) -> Result<Self> {
+        match name {
+            "epsilon" => Ok(Self::Epsilon),
+            "v_prediction" => Ok(Self::VPrediction),
+            "sample" => Ok(Self::Sample),
+            other => Err(Error::invalid(format!("`prediction_type` is `{other}`"))
+                .hint("known are: epsilon, v_prediction, sample")),
+        }
+    }
+}
+
 /// `scheduler/scheduler_config.json`, as far as it describes the model and not a sampler.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]

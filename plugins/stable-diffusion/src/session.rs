@@ -1,6 +1,7 @@
 //! A loaded model at work.
 
 use crate::device;
+use crate::files::Files;
 use crate::guided::{Guided, Timesteps};
 use crate::params::Txt2Img;
 use crate::pipeline::Pipeline;
@@ -185,17 +186,17 @@ pub fn load(request: &atelier_sdk::LoadRequest<'_>, ctx: &mut dyn EngineCtx) -> 
         .path
         .as_deref()
         .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{}: it names no files", here())))?;
-    if !path.is_dir() {
+    if !path.exists() {
         return Err(Error::new(
             ErrorKind::NotFound,
-            format!("{}: there is no folder {}", here(), path.display()),
+            format!("{}: there is no folder or file {}", here(), path.display()),
         )
-        .hint(format!("put a diffusers folder there, from: {}", model.source)));
+        .hint(format!("put a diffusers folder or a checkpoint there, from: {}", model.source)));
     }
-    let (pipeline, unused) = Pipeline::open(path, dtype, &device)
+    let (pipeline, remarks) = Files::of(model, path)
+        .and_then(|files| Pipeline::load(&files, dtype, &device))
         .map_err(|e| e.context(format!("{} from {}", here(), path.display())))?;
-    if let Some(first) = unused.first() {
-        let message = format!("{} tensors of the model's files are not used, such as {first}", unused.len());
+    for message in remarks {
         ctx.event(Event::Warning { message })?;
     }
     Ok(Box::new(SdSession::new(pipeline)))

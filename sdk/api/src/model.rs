@@ -3,6 +3,7 @@
 use crate::registry::Keyed;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Describes a model: the content of `configs/models/<key>.yaml`, or what a plugin registers.
@@ -22,6 +23,13 @@ pub struct ModelSpec {
     /// The folder or file with the weights. Relative paths are relative to the file that holds this spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+    /// Other folders or files for single parts of the model, by their names in a diffusers folder: `unet`, `vae`,
+    /// `text_encoder`, `tokenizer`. Relative as `path` is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, PathBuf>,
+    /// What the network predicts (`epsilon`, `v_prediction`, `sample`), where the files do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction_type: Option<String>,
     /// SPDX expression or name of the licence.
     pub license: String,
     /// Where the weights come from, in words.
@@ -32,13 +40,24 @@ pub struct ModelSpec {
     pub defaults: Map<String, Value>,
     /// SHA-256 of its files, relative to `path`.
     #[serde(default)]
-    pub sha256: std::collections::BTreeMap<String, String>,
+    pub sha256: BTreeMap<String, String>,
 }
 
 impl ModelSpec {
     /// The names of its fields.
-    pub const FIELDS: [&str; 9] =
-        ["schema_version", "key", "title", "architecture", "path", "license", "source", "defaults", "sha256"];
+    pub const FIELDS: [&str; 11] = [
+        "schema_version",
+        "key",
+        "title",
+        "architecture",
+        "path",
+        "parts",
+        "prediction_type",
+        "license",
+        "source",
+        "defaults",
+        "sha256",
+    ];
 }
 
 /// Registers a model.
@@ -67,5 +86,29 @@ impl Keyed for ModelItem {
     }
     fn origin(&self) -> &str {
         &self.origin
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_is_listed() {
+        let spec = ModelSpec {
+            schema_version: 1,
+            key: "m".into(),
+            title: String::new(),
+            architecture: "sd".into(),
+            path: Some("p".into()),
+            parts: BTreeMap::from([("vae".into(), "v".into())]),
+            prediction_type: Some("epsilon".into()),
+            license: "MIT".into(),
+            source: String::new(),
+            defaults: Map::new(),
+            sha256: BTreeMap::new(),
+        };
+        let value = serde_json::to_value(spec).unwrap();
+        assert_eq!(value.as_object().unwrap().keys().collect::<Vec<_>>(), ModelSpec::FIELDS);
     }
 }

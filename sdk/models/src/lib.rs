@@ -16,7 +16,7 @@ mod vae;
 pub use clip_text::{ClipTextConfig, ClipTextModel, TextOutput};
 pub use error::{Error, Result};
 pub use layers::{Conv2d, GroupNorm, LayerNorm, Linear};
-pub use tokenizer::{ClipTokenizer, Encoded};
+pub use tokenizer::{ClipTokenizer, Encoded, Padding};
 pub use unet::{UNet2DConditionModel, UNetConfig, timestep_embedding};
 pub use vae::{AutoencoderKl, LatentDistribution, VaeConfig};
 

@@ -36,6 +36,18 @@ const POSITIONS: usize = 77;
 /// The longest tokenizer file that is read, in bytes.
 const MAX_BYTES: u64 = 64 << 20;
 
+/// The byte pairs of CLIP ViT-L/14, which all text encoders of Stable Diffusion share.
+const CLIP_MERGES: &str = include_str!("../assets/clip-vit-l-14/merges.txt");
+
+/// What fills a prompt up to the model's maximum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Padding {
+    /// The end token, as in Stable Diffusion 1.x.
+    End,
+    /// The first token of the vocabulary, `!`, as in Stable Diffusion 2.x.
+    Zero,
+}
+
 impl ClipTokenizer {
     /// Reads the folder of a tokenizer: `tokenizer.json`, or `vocab.json` and `merges.txt`, and beside them
     /// `tokenizer_config.json` and `special_tokens_map.json` for the special tokens and the maximal length, if there.
@@ -45,8 +57,31 @@ impl ClipTokenizer {
         let folder = folder.as_ref();
         let special = Special::read(folder)?;
         let json = folder.join("tokenizer.json");
-        let mut tokenizer =
+        let tokenizer =
             if json.is_file() { from_json(&json)? } else { from_vocab_and_merges(folder, &special)? };
+        Self::finish(tokenizer, special, folder)
+    }
+
+    /// The tokenizer of every released Stable Diffusion, for files that have none.
+    ///
+    /// Errors: never in practice; its tables are part of the program.
+    pub fn clip(padding: Padding) -> Result<Self> {
+        let place = Path::new("the tokenizer of CLIP");
+        let (bos, eos) = ("<|startoftext|>", "<|endoftext|>");
+        let pad = if padding == Padding::End { eos } else { "!" };
+        let special = Special { bos: bos.into(), eos: eos.into(), pad: pad.into(), max_length: POSITIONS };
+        let merges = merges(CLIP_MERGES, place)?;
+        let symbols = byte_symbols();
+        let ends = symbols.iter().map(|c| format!("{c}</w>"));
+        let pairs = merges.iter().map(|(a, b)| format!("{a}{b}"));
+        let tokens = symbols.iter().map(char::to_string).chain(ends).chain(pairs);
+        let tokens = tokens.chain([special.bos.clone(), special.eos.clone()]);
+        let vocab = (0..).zip(tokens).map(|(id, token)| (token, id)).collect();
+        let tokenizer = from_tables(&vocab, &merges, &special, place)?;
+        Self::finish(tokenizer, special, place)
+    }
+
+    fn finish(mut tokenizer: Tokenizer, special: Special, folder: &Path) -> Result<Self> {
         // Both are done here, by the model's own settings.
         tokenizer.with_padding(None);
         let failed = |message: String| Error::Tokenizer { path: folder.into(), message };
@@ -169,8 +204,7 @@ fn from_json(path: &Path) -> Result<Tokenizer> {
 }
 
 /// The pairs of a `merges.txt`: two tokens a line, after a line with a version.
-fn merges(path: &Path) -> Result<Vec<(String, String)>> {
-    let text = read(path)?;
+fn merges(text: &str, path: &Path) -> Result<Vec<(String, String)>> {
     let lines =
         text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with("#version"));
     lines
@@ -194,6 +228,25 @@ fn from_vocab_and_merges(folder: &Path, special: &Special) -> Result<Tokenizer> 
     let failed = |message: String| Error::Tokenizer { path: vocab_path.clone(), message };
     let vocab: BTreeMap<String, u32> =
         serde_json::from_str(&read(&vocab_path)?).map_err(|e| failed(e.to_string()))?;
+    from_tables(&vocab, &merges(&read(&merges_path)?, &merges_path)?, special, &vocab_path)
+}
+
+/// The characters that stand for bytes in the vocabulary, in its order: those that can be seen stand for
+/// themselves, the others for characters from 256 on.
+fn byte_symbols() -> Vec<char> {
+    let seen = |b: u32| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let hidden = (0..256u32).filter(|b| !seen(*b)).count() as u32;
+    (0..256).filter(|b| seen(*b)).chain(256..256 + hidden).filter_map(char::from_u32).collect()
+}
+
+/// The tokenizer with these tables; `path` is for messages.
+fn from_tables(
+    vocab: &BTreeMap<String, u32>,
+    merges: &[(String, String)],
+    special: &Special,
+    path: &Path,
+) -> Result<Tokenizer> {
+    let failed = |message: String| Error::Tokenizer { path: path.into(), message };
     let added = |token: &String| -> Result<Value> {
         let id = vocab.get(token).ok_or_else(|| failed(format!("expected a token {token:?}, found none")))?;
         Ok(json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
@@ -213,7 +266,7 @@ fn from_vocab_and_merges(folder: &Path, special: &Special) -> Result<Tokenizer> 
             {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
         ]},
         "model": {"type": "BPE", "unk_token": special.eos, "end_of_word_suffix": "</w>",
-            "vocab": vocab, "merges": merges(&merges_path)?},
+            "vocab": vocab, "merges": merges},
     });
     Tokenizer::from_bytes(description.to_string()).map_err(|e| failed(e.to_string()))
 }

@@ -1,5 +1,6 @@
 //! Bytes of a file to tensors of the wanted type.
 
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{DType, Device, Result, Tensor, bail};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -12,7 +13,7 @@ const CHUNK: usize = 1 << 16;
 
 /// The little-endian elements in `bytes`, as a tensor of `dtype` on `device`.
 ///
-/// From f32, f16 or bf16 to f32, f16, bf16 (or, by way of f32, f64). The count must be the shape's.
+/// From f32, f64, f16 or bf16 to f32, f16, bf16 (or, from halves by way of f32, f64). The count must be the shape's.
 pub(crate) fn tensor(
     bytes: &[u8],
     stored: StoredDtype,
@@ -30,6 +31,7 @@ pub(crate) fn tensor(
             Tensor::from_vec(copied::<bf16, 2>(bytes, bf16::from_le_bytes), shape, cpu)?
         }
         (StoredDtype::F32, _) => Tensor::from_vec(copied::<f32, 4>(bytes, f32::from_le_bytes), shape, cpu)?,
+        (StoredDtype::F64, _) => Tensor::from_vec(copied::<f64, 8>(bytes, f64::from_le_bytes), shape, cpu)?,
         (StoredDtype::F16, _) => Tensor::from_vec(
             widened(bytes, f16::from_le_bytes, |h, f| h.convert_to_f32_slice(f)),
             shape,
@@ -43,6 +45,43 @@ pub(crate) fn tensor(
         _ => bail!("{stored:?} is not a weight's data type"),
     };
     tensor.to_dtype(dtype)?.to_device(device)
+}
+
+/// The elements of a view, `size` bytes each, one after the other. The view lies in `bytes`.
+pub(crate) fn gathered(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
+    let count: usize = shape.iter().product();
+    let mut dense = Vec::with_capacity(count * size);
+    let mut index = vec![0; shape.len()];
+    for _ in 0..count {
+        let at = size * index.iter().zip(strides).map(|(i, s)| i * s).sum::<usize>();
+        dense.extend_from_slice(&bytes[at..at + size]);
+        for (i, d) in index.iter_mut().zip(shape).rev() {
+            *i += 1;
+            if *i < *d {
+                break;
+            }
+            *i = 0;
+        }
+    }
+    dense
+}
+
+/// The numbers that the blocks in `bytes` stand for. Their count must be the shape's.
+pub(crate) fn blocks(
+    bytes: &[u8],
+    format: GgmlDType,
+    shape: &[usize],
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
+    // In one row, whatever the shape: blocks may run over the ends of a kernel's rows.
+    let count: usize = shape.iter().product();
+    if count == 0 {
+        return Tensor::zeros(shape, dtype, device);
+    }
+    let storage = QStorage::from_data(bytes.into(), &Device::Cpu, format)?;
+    let numbers = QTensor::new(storage, count)?.dequantize(&Device::Cpu)?;
+    numbers.reshape(shape)?.to_dtype(dtype)?.to_device(device)
 }
 
 fn copied<T: Copy + Send + Default, const N: usize>(

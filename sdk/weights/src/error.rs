@@ -122,7 +122,7 @@ pub enum Error {
         found: Vec<usize>,
     },
     /// A tensor is there with a data type that is no weight's.
-    #[error("{place}: tensor {tensor:?}: expected f32, f16 or bf16, found {found}")]
+    #[error("{place}: tensor {tensor:?}: expected floating-point numbers of 16 to 64 bits, found {found}")]
     NotAWeight {
         /// The file or set of files.
         place: String,
@@ -158,6 +158,80 @@ pub enum Error {
         field: String,
         /// Expected and found.
         message: String,
+    },
+    /// A file of `torch.save` from before version 1.6.
+    #[error("{}: expected a safetensors file, GGUF file or ZIP archive, found the format torch had before 1.6; load and save it with a newer torch", path.display())]
+    OldTorch {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A ZIP archive is damaged, or not as `torch.save` writes it.
+    #[error("{}: {message}", path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// Expected and found.
+        message: String,
+    },
+    /// A pickle names something other than tensors and plain data. Nothing was run.
+    #[error("{}: the pickle names {global:?} at byte {offset}, which is no tensor: it is code that could do anything, and was not run", path.display())]
+    ForbiddenGlobal {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file the instruction is.
+        offset: u64,
+        /// Module and name.
+        global: String,
+    },
+    /// A pickle is damaged, or not as `torch.save` writes it.
+    #[error("{}: in the pickle at byte {offset}: {message}", path.display())]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file the instruction is.
+        offset: u64,
+        /// Expected and found.
+        message: String,
+    },
+    /// A tensor is said to be where its data cannot be.
+    #[error("{}: tensor {tensor:?}: {message}", path.display())]
+    BadView {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Expected and found.
+        message: String,
+    },
+    /// The header of a GGUF file is damaged, or of another version.
+    #[error("{}: at byte {offset}: {message}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// Where reading stopped.
+        offset: u64,
+        /// Expected and found.
+        message: String,
+    },
+    /// The file holds something else than a Stable Diffusion checkpoint.
+    #[error("{}: this is {found}, not a checkpoint of Stable Diffusion 1.x or 2.x", path.display())]
+    OtherModel {
+        /// The file.
+        path: PathBuf,
+        /// What it is, with its article.
+        found: &'static str,
+    },
+    /// A checkpoint lacks one of its networks.
+    #[error("{}: expected the {part}, with names that start with {prefix}, found none; {there}", path.display())]
+    MissingPart {
+        /// The file.
+        path: PathBuf,
+        /// The network.
+        part: &'static str,
+        /// How its names start, or a choice of that.
+        prefix: &'static str,
+        /// What it has, in words.
+        there: String,
     },
     /// The tensor library failed.
     #[error("{place}: tensor {tensor:?}: {source}")]

@@ -14,7 +14,7 @@ use std::path::Path;
 /// The longest header the format's reference implementation accepts, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// Element types of the format.
+/// Element types of the formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the names say it
 pub enum StoredDtype {
@@ -33,6 +33,8 @@ pub enum StoredDtype {
     U64,
     I64,
     F64,
+    /// Blocks of a GGUF file, which share their scales.
+    Quantized,
 }
 
 impl StoredDtype {
@@ -57,10 +59,10 @@ impl StoredDtype {
         })
     }
 
-    /// Bytes of one element.
+    /// Bytes of one element; 1 for blocks, whose length only the range of their bytes says.
     pub fn size(self) -> u64 {
         match self {
-            Self::Bool | Self::U8 | Self::I8 | Self::F8E4M3 | Self::F8E5M2 => 1,
+            Self::Quantized | Self::Bool | Self::U8 | Self::I8 | Self::F8E4M3 | Self::F8E5M2 => 1,
             Self::U16 | Self::I16 | Self::F16 | Self::BF16 => 2,
             Self::U32 | Self::I32 | Self::F32 => 4,
             Self::U64 | Self::I64 | Self::F64 => 8,

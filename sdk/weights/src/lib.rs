@@ -1,18 +1,22 @@
 //! Checkpoint files to named tensors.
 //!
-//! [`Weights`] opens safetensors files and checks them before anything is allocated, [`Source`] is what a network
+//! [`Weights`] opens safetensors files, `torch.save` archives and GGUF files and checks them before anything is allocated, [`Source`] is what a network
 //! takes its tensors from (files, made-up weights, or tensors in memory), and [`DiffusersFolder`] finds the parts
 //! of a model on disk.
 
+mod checkpoint;
 mod config;
 mod convert;
 mod error;
 mod fake;
 mod folder;
+mod gguf;
 mod header;
 mod source;
+mod torch;
 mod weights;
 
+pub use checkpoint::{Checkpoint, CheckpointPart, Kind};
 pub use config::ConfigFile;
 pub use error::{Error, Result};
 pub use folder::{ComponentFolder, DiffusersFolder};

@@ -1,9 +1,10 @@
-//! Tensors by name, from one safetensors file or a set of shards, mapped into memory and read when asked for.
+//! Tensors by name, from one file or a set of shards, mapped into memory and read when asked for.
 
-use crate::convert;
 use crate::error::{Error, Result};
-use crate::header::{Header, TensorInfo};
+use crate::header::{Header, StoredDtype, TensorInfo};
 use crate::source::Provider;
+use crate::{convert, gguf, torch};
+use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,11 +12,34 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// A checked set of safetensors files. Opening reads the headers only.
+/// How the elements of a tensor lie in its bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Codec {
+    /// One after the other, the last dimension first.
+    Plain,
+    /// With these distances from one to the next in each dimension.
+    Strided(Vec<usize>),
+    /// In blocks of fewer bits.
+    Blocks(GgmlDType),
+}
+
+/// A tensor found in a file.
+pub(crate) type Found = (String, TensorInfo, Codec);
+
+#[derive(Debug)]
+struct Entry {
+    file: usize,
+    info: TensorInfo,
+    codec: Codec,
+}
+
+/// A checked set of files: safetensors, archives of `torch.save`, or GGUF. Opening reads the headers only.
+///
+/// Which of the three a file is, its first bytes say, not its name.
 pub struct Weights {
     place: String,
     files: Vec<Mmap>,
-    tensors: BTreeMap<String, (usize, TensorInfo)>,
+    tensors: BTreeMap<String, Entry>,
     metadata: BTreeMap<String, String>,
     used: Mutex<BTreeSet<String>>,
 }
@@ -27,7 +51,7 @@ impl std::fmt::Debug for Weights {
 }
 
 impl Weights {
-    /// Opens `path`: a safetensors file, the index of a sharded set (`*.safetensors.index.json`), or the folder of a
+    /// Opens `path`: a file, the index of a sharded set (`*.safetensors.index.json`), or the folder of a
     /// component (see [`crate::ComponentFolder`]).
     ///
     /// Errors: the file's own or its header's faults, one error for each kind (see [`Error`]).
@@ -60,16 +84,29 @@ impl Weights {
         // SAFETY: the map is read-only. Another process that shortens the file while we read it would stop this one;
         // that is the price of mapping, and it is what every loader of this format pays.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        let header = Header::read(&map, path)?;
-        for (name, info) in header.tensors {
+        for (name, info, codec) in self.read(&map, path)? {
             if self.tensors.contains_key(&name) {
                 return Err(Error::DuplicateTensor { path: path.into(), tensor: name });
             }
-            self.tensors.insert(name, (self.files.len(), info));
+            self.tensors.insert(name, Entry { file: self.files.len(), info, codec });
         }
-        self.metadata.extend(header.metadata);
         self.files.push(map);
         Ok(())
+    }
+
+    fn read(&mut self, file: &[u8], path: &Path) -> Result<Vec<Found>> {
+        if torch::is_archive(file) {
+            return torch::read(file, path);
+        }
+        if gguf::is_gguf(file) {
+            return gguf::read(file, path);
+        }
+        if torch::is_old(file) {
+            return Err(Error::OldTorch { path: path.into() });
+        }
+        let header = Header::read(file, path)?;
+        self.metadata.extend(header.metadata);
+        Ok(header.tensors.into_iter().map(|(name, info)| (name, info, Codec::Plain)).collect())
     }
 
     /// The path these weights were opened from, for messages.
@@ -84,7 +121,7 @@ impl Weights {
 
     /// Shape and stored type of a tensor.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.tensors.get(name).map(|(_, info)| info)
+        self.tensors.get(name).map(|entry| &entry.info)
     }
 
     /// The remarks of the files' headers.
@@ -104,7 +141,7 @@ impl Weights {
     /// and the other way round. Errors: the name is missing (with the most similar names), another shape, or no
     /// floating-point type.
     pub fn get(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor> {
-        let Some((file, info)) = self.tensors.get(name) else {
+        let Some(Entry { file, info, codec }) = self.tensors.get(name) else {
             return Err(Error::MissingTensor {
                 place: self.place.clone(),
                 tensor: name.into(),
@@ -119,8 +156,8 @@ impl Weights {
                 found: info.shape.clone(),
             });
         }
-        use crate::header::StoredDtype::{BF16, F16, F32};
-        if !matches!(info.dtype, F32 | F16 | BF16) {
+        use StoredDtype::{BF16, F16, F32, F64, Quantized};
+        if !matches!(info.dtype, F32 | F16 | BF16 | F64 | Quantized) {
             return Err(Error::NotAWeight {
                 place: self.place.clone(),
                 tensor: name.into(),
@@ -128,13 +165,10 @@ impl Weights {
             });
         }
         let map = &self.files[*file];
-        let tensor = convert::tensor(&map[info.bytes.clone()], info.dtype, shape, dtype, device).map_err(
-            |source| Error::Tensor {
-                place: self.place.clone(),
-                tensor: name.into(),
-                source: Box::new(source),
-            },
-        )?;
+        let tensor =
+            decode(&map[info.bytes.clone()], info, codec, shape, dtype, device).map_err(|source| {
+                Error::Tensor { place: self.place.clone(), tensor: name.into(), source: Box::new(source) }
+            })?;
         release(map, info);
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         Ok(tensor)
@@ -156,6 +190,24 @@ impl Provider for Weights {
 
     fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
+    }
+}
+
+fn decode(
+    bytes: &[u8],
+    info: &TensorInfo,
+    codec: &Codec,
+    shape: &[usize],
+    dtype: DType,
+    device: &Device,
+) -> candle_core::Result<Tensor> {
+    match codec {
+        Codec::Plain => convert::tensor(bytes, info.dtype, shape, dtype, device),
+        Codec::Strided(strides) => {
+            let dense = convert::gathered(bytes, info.dtype.size() as usize, &info.shape, strides);
+            convert::tensor(&dense, info.dtype, shape, dtype, device)
+        }
+        Codec::Blocks(format) => convert::blocks(bytes, *format, shape, dtype, device),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::Opened;
 use crate::error::{Error, Result};
 use crate::layers::{LayerNorm, Linear, compute_dtype};
 use atelier_ops::{Activation, attention};
-use atelier_weights::{ComponentFolder, Source};
+use atelier_weights::{CheckpointPart, ComponentFolder, Source};
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 use std::sync::Arc;
@@ -50,6 +50,16 @@ impl ClipTextModel {
         // Old files save the numbers 0..77 as a buffer.
         let unused = weights.unused().into_iter().filter(|name| !name.ends_with("position_ids")).collect();
         Ok(Opened { model, unused })
+    }
+
+    /// Builds the network from a part of a checkpoint in one file, stored as `dtype` on `device`.
+    ///
+    /// Errors: a configuration out of bounds, missing or misshapen tensors.
+    pub fn from_part(part: CheckpointPart, dtype: DType, device: &Device) -> Result<Opened<Self>> {
+        let config = ClipTextConfig::read(part.config())?;
+        let part = Arc::new(part);
+        let model = Self::new(&Source::new(part.clone(), dtype, device), &config)?;
+        Ok(Opened { model, unused: part.unused() })
     }
 
     /// Builds the encoder from `source`, with or without the prefix `text_model.` (transformers 5 saves none).

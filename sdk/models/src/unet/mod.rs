@@ -13,7 +13,7 @@ use crate::Opened;
 use crate::error::{Error, Result};
 use crate::layers::{Conv2d, GroupNorm, compute_dtype};
 use atelier_ops::silu;
-use atelier_weights::{ComponentFolder, Source};
+use atelier_weights::{CheckpointPart, ComponentFolder, Source};
 use blocks::{Conditioning, DownBlock, MidBlock, UpBlock};
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
@@ -46,6 +46,16 @@ impl UNet2DConditionModel {
         let weights = Arc::new(folder.weights()?);
         let model = Self::new(&Source::from_weights(weights.clone(), dtype, device), &config)?;
         Ok(Opened { model, unused: weights.unused() })
+    }
+
+    /// Builds the network from a part of a checkpoint in one file, stored as `dtype` on `device`.
+    ///
+    /// Errors: a configuration out of bounds, missing or misshapen tensors.
+    pub fn from_part(part: CheckpointPart, dtype: DType, device: &Device) -> Result<Opened<Self>> {
+        let config = UNetConfig::read(part.config())?;
+        let part = Arc::new(part);
+        let model = Self::new(&Source::new(part.clone(), dtype, device), &config)?;
+        Ok(Opened { model, unused: part.unused() })
     }
 
     /// Builds the UNet from `source`. Errors: missing or misshapen tensors.

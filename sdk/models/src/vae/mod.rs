@@ -9,7 +9,7 @@ pub use config::VaeConfig;
 use crate::Opened;
 use crate::error::{Error, Result};
 use crate::layers::{Conv2d, compute_dtype};
-use atelier_weights::{ComponentFolder, Source};
+use atelier_weights::{CheckpointPart, ComponentFolder, Source};
 use blocks::{Decoder, Encoder};
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
@@ -62,6 +62,16 @@ impl AutoencoderKl {
         let weights = Arc::new(folder.weights()?);
         let model = Self::new(&Source::from_weights(weights.clone(), dtype, device), &config)?;
         Ok(Opened { model, unused: weights.unused() })
+    }
+
+    /// Builds the network from a part of a checkpoint in one file, stored as `dtype` on `device`.
+    ///
+    /// Errors: a configuration out of bounds, missing or misshapen tensors.
+    pub fn from_part(part: CheckpointPart, dtype: DType, device: &Device) -> Result<Opened<Self>> {
+        let config = VaeConfig::read(part.config())?;
+        let part = Arc::new(part);
+        let model = Self::new(&Source::new(part.clone(), dtype, device), &config)?;
+        Ok(Opened { model, unused: part.unused() })
     }
 
     /// Builds the autoencoder from `source`. Errors: missing or misshapen tensors.

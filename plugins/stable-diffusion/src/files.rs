@@ -1,0 +1,213 @@
+//! Where the networks of a model are: a diffusers folder, one file, or some of both.
+
+use crate::error;
+use crate::process::{Prediction, Process};
+use atelier_models::{
+    AutoencoderKl, ClipTextConfig, ClipTextModel, ClipTokenizer, Opened, Padding, UNet2DConditionModel,
+};
+use atelier_ops::Activation;
+use atelier_sdk::{Error, ErrorKind, ModelSpec, Result};
+use atelier_weights::{Checkpoint, CheckpointPart, DiffusersFolder};
+use candle_core::{DType, Device};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Pipelines of diffusers whose folders have the networks that are needed here.
+const PIPELINES: [&str; 3] =
+    ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipelineLegacy"];
+
+/// What may be taken from elsewhere: the names of a folder's parts.
+const PARTS: [&str; 4] = ["unet", "vae", "text_encoder", "tokenizer"];
+
+/// The width of the context in Stable Diffusion 2.x, whose checkpoints predict one thing or the other.
+const SD2_CONTEXT: usize = 1024;
+
+enum Home {
+    Folder(PathBuf),
+    File(Checkpoint),
+}
+
+impl Home {
+    /// A folder of one network, or a file with it.
+    fn of_part(path: &Path) -> atelier_weights::Result<Self> {
+        Ok(if path.is_dir() { Self::Folder(path.into()) } else { Self::File(Checkpoint::open(path)?) })
+    }
+}
+
+/// The files of a model, found and of the right kind, with nothing loaded yet.
+pub struct Files {
+    home: Home,
+    parts: BTreeMap<String, PathBuf>,
+    prediction: Option<Prediction>,
+}
+
+/// How a network is opened: from its folder, or from a file.
+struct Opener<M> {
+    name: &'static str,
+    folder: fn(PathBuf, DType, &Device) -> atelier_models::Result<Opened<M>>,
+    pick: fn(&Checkpoint) -> atelier_weights::Result<CheckpointPart>,
+    part: fn(CheckpointPart, DType, &Device) -> atelier_models::Result<Opened<M>>,
+}
+
+impl Files {
+    /// The files at `path`, a diffusers folder or a checkpoint in one file.
+    ///
+    /// # Errors
+    /// Nothing there, a damaged file, a pipeline of another kind.
+    pub fn open(path: &Path) -> Result<Self> {
+        let wrong = |e| error::weights("this is not a model", e);
+        let home = if path.is_file() {
+            Home::File(Checkpoint::open(path).map_err(wrong)?)
+        } else {
+            check_kind(DiffusersFolder::open(path).map_err(wrong)?.pipeline())?;
+            Home::Folder(path.into())
+        };
+        Ok(Self { home, parts: BTreeMap::new(), prediction: None })
+    }
+
+    /// The files of a described model.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`]; a part or a prediction that does not exist.
+    pub fn of(spec: &ModelSpec, path: &Path) -> Result<Self> {
+        let mut files = Self::open(path)?;
+        if let Some(unknown) = spec.parts.keys().find(|part| !PARTS.contains(&part.as_str())) {
+            return Err(Error::invalid(format!("the model's description has a part `{unknown}`"))
+                .hint(format!("there are: {}", PARTS.join(", "))));
+        }
+        files.parts.clone_from(&spec.parts);
+        files.prediction = spec.prediction_type.as_deref().map(Prediction::parse).transpose()?;
+        Ok(files)
+    }
+
+    /// The UNet.
+    ///
+    /// # Errors
+    /// Missing, damaged or misfit files.
+    pub fn unet(&self, dtype: DType, device: &Device) -> Result<(UNet2DConditionModel, Vec<String>)> {
+        let opener = Opener {
+            name: "unet",
+            folder: UNet2DConditionModel::open,
+            pick: Checkpoint::unet,
+            part: UNet2DConditionModel::from_part,
+        };
+        self.network(&opener, dtype, device)
+    }
+
+    /// The autoencoder.
+    ///
+    /// # Errors
+    /// Missing, damaged or misfit files.
+    pub fn vae(&self, dtype: DType, device: &Device) -> Result<(AutoencoderKl, Vec<String>)> {
+        let opener = Opener {
+            name: "vae",
+            folder: AutoencoderKl::open,
+            pick: Checkpoint::vae,
+            part: AutoencoderKl::from_part,
+        };
+        self.network(&opener, dtype, device)
+    }
+
+    /// The text encoder.
+    ///
+    /// # Errors
+    /// Missing, damaged or misfit files.
+    pub fn text(&self, dtype: DType, device: &Device) -> Result<(ClipTextModel, Vec<String>)> {
+        let opener = Opener {
+            name: "text_encoder",
+            folder: ClipTextModel::open,
+            pick: Checkpoint::text_encoder,
+            part: ClipTextModel::from_part,
+        };
+        self.network(&opener, dtype, device)
+    }
+
+    fn network<M>(&self, opener: &Opener<M>, dtype: DType, device: &Device) -> Result<(M, Vec<String>)> {
+        let name = opener.name;
+        let open = || -> atelier_models::Result<Opened<M>> {
+            let other = self.parts.get(name).map(|path| Home::of_part(path)).transpose()?;
+            match (&other, &self.home) {
+                (Some(Home::Folder(path)), _) => (opener.folder)(path.clone(), dtype, device),
+                (None, Home::Folder(root)) => (opener.folder)(root.join(name), dtype, device),
+                (Some(Home::File(file)), _) | (None, Home::File(file)) => {
+                    (opener.part)((opener.pick)(file)?, dtype, device)
+                }
+            }
+        };
+        let opened = open().map_err(|e| failed(name, e))?;
+        // Buffers that older libraries saved along with the weights.
+        let unused = opened.unused.into_iter().filter(|t| !t.ends_with("position_ids"));
+        Ok((opened.model, unused.map(|t| format!("{name}: {t}")).collect()))
+    }
+
+    /// The tokenizer for a text encoder: the folder named or the one beside the file, else CLIP's own.
+    ///
+    /// # Errors
+    /// Missing or damaged files; a file whose vocabulary is not CLIP's, with no tokenizer beside it.
+    pub fn tokenizer(&self, text: &ClipTextConfig) -> Result<ClipTokenizer> {
+        let beside = match &self.home {
+            Home::Folder(root) => Some(root.join("tokenizer")),
+            Home::File(file) => file.path().parent().map(|p| p.join("tokenizer")).filter(|p| p.is_dir()),
+        };
+        let failed = |e| error::model("cannot load the tokenizer", e);
+        if let Some(folder) = self.parts.get("tokenizer").cloned().or(beside) {
+            return ClipTokenizer::open(folder).map_err(failed);
+        }
+        let clip = ClipTextConfig::sd15().vocab_size;
+        if text.vocab_size != clip {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "the file has no tokenizer, and its {} tokens are not CLIP's {clip}",
+                    text.vocab_size
+                ),
+            )
+            .hint("put its folder `tokenizer` beside the file, or name it: `parts: {tokenizer: ...}`"));
+        }
+        // OpenCLIP, told by its activation, was trained with another padding.
+        let padding = if text.hidden_act == Activation::Gelu { Padding::Zero } else { Padding::End };
+        ClipTokenizer::clip(padding).map_err(failed)
+    }
+
+    /// The process, and a remark if what the network predicts had to be guessed.
+    ///
+    /// # Errors
+    /// A folder whose scheduler's configuration is missing or not understood.
+    pub fn process(&self, context: usize) -> Result<(Process, Option<String>)> {
+        let (mut process, said) = match &self.home {
+            Home::Folder(root) => (Process::read(&root.join("scheduler/scheduler_config.json"))?, true),
+            Home::File(file) => {
+                let said = file.prediction_type().map(Prediction::parse).transpose()?;
+                let mut process = Process::sd1()?;
+                process.prediction = said.unwrap_or_default();
+                (process, said.is_some())
+            }
+        };
+        if let Some(prediction) = self.prediction {
+            process.prediction = prediction;
+        }
+        let guessed = !said && self.prediction.is_none() && context == SD2_CONTEXT;
+        let remark = "the file does not say what it predicts, and is taken to predict noise; if images are noise, \
+                      describe the model with `prediction_type: v_prediction`";
+        Ok((process, guessed.then(|| remark.to_string())))
+    }
+}
+
+fn failed(name: &str, e: atelier_models::Error) -> Error {
+    use atelier_weights::Error::MissingPart;
+    let elsewhere = matches!(e, atelier_models::Error::Weights(MissingPart { .. }));
+    let e = error::model(&format!("cannot load the model's {name}"), e);
+    if elsewhere { e.hint(format!("describe the model and name it: `parts: {{{name}: ...}}`")) } else { e }
+}
+
+fn check_kind(class: Option<&str>) -> Result<()> {
+    match class {
+        None => Ok(()),
+        Some(known) if PIPELINES.contains(&known) => Ok(()),
+        Some(other) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("this is a model for `{other}`, which this engine does not perform"),
+        )
+        .hint(format!("it loads folders of: {}", PIPELINES[0]))),
+    }
+}
