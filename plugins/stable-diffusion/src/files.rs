@@ -13,8 +13,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Pipelines of diffusers whose folders have the networks that are needed here.
-const PIPELINES: [&str; 3] =
-    ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipelineLegacy"];
+const PIPELINES: [&str; 4] = [
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionInpaintPipelineLegacy",
+];
 
 /// What may be taken from elsewhere: the names of a folder's parts.
 const PARTS: [&str; 4] = ["unet", "vae", "text_encoder", "tokenizer"];
