@@ -7,8 +7,14 @@ use serde_json::{Map, Value, json};
 const NEGATIVE: &str = "Negative prompt: ";
 
 /// Names of fields there and here; sampler, schedule and size need more than a new name.
-const FIELDS: [(&str, &str); 4] =
-    [("Steps", "steps"), ("CFG scale", "cfg_scale"), ("Seed", "seed"), ("Clip skip", "clip_skip")];
+const FIELDS: [(&str, &str); 6] = [
+    ("Steps", "steps"),
+    ("CFG scale", "cfg_scale"),
+    ("Seed", "seed"),
+    ("Clip skip", "clip_skip"),
+    ("Variation seed", "subseed"),
+    ("Variation seed strength", "subseed_strength"),
+];
 
 /// Writes the text for the parameters of an image.
 pub fn format(
@@ -33,6 +39,9 @@ pub fn format(
     push("CFG scale", number("cfg_scale"));
     push("Seed", number("seed"));
     push("Size", number("width").zip(number("height")).map(|(w, h)| format!("{w}x{h}")));
+    let varied = params.get("subseed_strength").and_then(Value::as_f64).is_some_and(|s| s > 0.0);
+    push("Variation seed", number("subseed").filter(|_| varied));
+    push("Variation seed strength", number("subseed_strength").filter(|_| varied));
     push("Clip skip", number("clip_skip").filter(|n| n != "1"));
     push("Model", (!model.is_empty()).then(|| model.to_string()));
     push("Version", Some(format!("atelier {}", env!("CARGO_PKG_VERSION"))));

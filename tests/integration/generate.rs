@@ -186,3 +186,26 @@ fn weights_kept_in_16_bits_draw_nearly_the_same_picture() {
         assert!(mean < 8.0, "{dtype}: {mean} of 255 on average");
     }
 }
+
+#[test]
+fn variations_stay_near_an_image_and_are_made_again_each_from_its_own_picture() {
+    let place = Place::new();
+    let base = ["-p", "tiny/quick", "-s", "seed=4", "-s", "steps=3"];
+    let draw = |more: &[&str]| place.generate(&[&base[..], more].concat());
+    let plain = pixels(&draw(&[]));
+    assert_eq!(plain, pixels(&draw(&["-s", "subseed=9", "-s", "subseed_strength=0"])));
+    let little = draw(&["-s", "subseed=9", "-s", "subseed_strength=0.1"]);
+    let far = pixels(&draw(&["-s", "subseed=9", "-s", "subseed_strength=1"]));
+    let away = |other: &(u32, u32, Vec<u8>)| -> u64 {
+        plain.2.iter().zip(&other.2).map(|(a, b)| u64::from(a.abs_diff(*b))).sum()
+    };
+    let near = away(&pixels(&little));
+    assert!(near > 0 && near < away(&far), "{near} {}", away(&far));
+    // The second of two has the next subseed and the same seed.
+    let all = ["generate", "--json"];
+    let more = ["-s", "subseed=9", "-s", "subseed_strength=0.1", "-s", "count=2"];
+    let said = place.run(&[&all[..], &base, &more].concat()).ok().json();
+    let second = place.path(said["images"][1].as_str().unwrap());
+    assert_eq!(pixels(&place.generate(&["--like", second.to_str().unwrap()])), pixels(&second));
+    assert_ne!(pixels(&second), pixels(&little));
+}

@@ -17,6 +17,7 @@ pub mod process;
 pub mod prompt;
 pub mod session;
 pub mod start;
+pub mod variation;
 
 mod error;
 mod files;

@@ -49,6 +49,13 @@ pub struct Txt2Img {
     /// Seed of the first image; each further image counts one up. -1 draws one.
     #[schemars(range(min = -1, max = 9007199254740991i64))]
     pub seed: i64,
+    /// Seed of the noise that `subseed_strength` mixes in. -1 draws one.
+    #[schemars(range(min = -1, max = 9007199254740991i64))]
+    pub subseed: i64,
+    /// Variations of one image: how much of the noise is that of `subseed`. Above 0 the seed stays the same for all
+    /// images, and the subseed counts up.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub subseed_strength: f64,
     /// Number of images.
     #[schemars(range(min = 1, max = 10000))]
     pub count: u32,
@@ -123,6 +130,8 @@ impl Default for Txt2Img {
             schedule: "karras".into(),
             schedule_options: Map::new(),
             seed: -1,
+            subseed: -1,
+            subseed_strength: 0.0,
             count: 1,
             rng: RngKind::default(),
             clip_skip: 1,
@@ -181,6 +190,9 @@ impl TaskParams for Txt2Img {
         if self.seed < 0 {
             // 32 bits: what every program in the field can take back.
             self.seed = i64::from(ctx.entropy as u32);
+        }
+        if self.subseed < 0 && self.subseed_strength > 0.0 {
+            self.subseed = i64::from((ctx.entropy >> 32) as u32);
         }
         Ok(self)
     }

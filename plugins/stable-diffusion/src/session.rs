@@ -10,6 +10,7 @@ use crate::prompt::drawn::Drawn;
 use crate::prompt::encode::Encoder;
 use crate::prompt::inversion;
 use crate::start::{Blended, Start};
+use crate::variation::Seeds;
 use atelier_sdk::rng::NormalRng;
 use atelier_sdk::{
     EngineCtx, Error, ErrorKind, Event, Result, ResultExt, Run, Sampler, Schedule, Session, Stage, task,
@@ -69,12 +70,17 @@ impl SdSession {
         let mut encoder = Encoder::new(&self.pipeline, params.encoding()).with_embeddings(embeddings);
         let steps = job.sigmas.len() - 1;
         for i in 0..params.count {
-            let seed = params.seed.wrapping_add(i64::from(i));
+            let seeds = Seeds::of(params, i);
+            let seed = seeds.seed;
             let text = Drawn::new(&params.prompt, &params.negative_prompt, params.prompt_templates, seed)?;
             let conditioning =
                 encoder.conditioning(&text.prompt, &text.negative, params.strength(), steps)?;
-            let image = self.one_image(job, conditioning, sampler, seed, ctx)?;
-            ctx.image((job.finish)(image)?, text.facts(seed))?;
+            let image = self.one_image(job, conditioning, sampler, seeds, ctx)?;
+            let mut facts = text.facts(seed);
+            if seeds.strength > 0.0 {
+                facts["subseed"] = json!(seeds.subseed);
+            }
+            ctx.image((job.finish)(image)?, facts)?;
         }
         Ok(())
     }
@@ -112,15 +118,16 @@ impl SdSession {
         job: &Job<'_>,
         conditioning: Conditioning,
         sampler: &mut dyn Sampler,
-        seed: i64,
+        seeds: Seeds,
         ctx: &mut dyn EngineCtx,
     ) -> Result<atelier_sdk::Image> {
         let Job { params, sigmas, start, .. } = *job;
         let shape = self.pipeline.latent_shape(params.width, params.height);
         ctx.event(Event::Stage { stage: Stage::Denoise })?;
-        let mut rng = NormalRng::new(params.rng, seed as u64);
+        let mut rng = NormalRng::new(params.rng, seeds.seed as u64);
         let mut x = vec![0f32; shape.iter().product()];
         rng.fill_normal(&mut x);
+        seeds.vary(&mut x, shape, params.rng);
         match start {
             Some(start) => start.begin(&mut x, sigmas[0]),
             None => x.iter_mut().for_each(|v| *v *= sigmas[0]),
