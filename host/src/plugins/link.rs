@@ -2,7 +2,7 @@
 
 use super::conn::{Link, lock};
 use super::frame::{self, Frame, Out, Tag};
-use super::patient::Patient;
+use super::patient::{Patient, Pipe};
 use atelier_sdk::{Error, ErrorKind, Result};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,16 +42,11 @@ impl HostLink {
     ///
     /// # Errors
     /// The system refuses.
-    pub fn new(
-        reader: impl Into<super::patient::Pipe>,
-        writer: impl Into<super::patient::Pipe>,
-        worker: Arc<dyn Worker>,
-        limit: Duration,
-    ) -> io::Result<Self> {
+    pub fn new(reader: Pipe, writer: Pipe, worker: Arc<dyn Worker>, limit: Duration) -> io::Result<Self> {
         let limit = Arc::new(AtomicU64::new(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)));
         Ok(Self {
-            reader: Mutex::new(Patient::new(reader.into(), worker.clone(), limit.clone())?),
-            writer: Mutex::new(Some(Patient::new(writer.into(), worker.clone(), limit.clone())?)),
+            reader: Mutex::new(Patient::new(reader, worker.clone(), limit.clone())?),
+            writer: Mutex::new(Some(Patient::new(writer, worker.clone(), limit.clone())?)),
             worker,
             limit,
             over: Mutex::default(),

@@ -34,4 +34,6 @@ pub mod template;
 pub mod thread;
 pub mod timing;
 pub mod trust;
+#[cfg(unix)]
+mod watch;
 pub mod worker;

@@ -1,27 +1,33 @@
 //! A pipe that is read and written with a limit to the patience.
+//!
+//! Reads and writes block: a blocking read of a pipe wakes its reader at once, on the same core, where `poll` and sockets
+//! take three to five times as long. A watch on a thread of its own interrupts them by a signal when the worker takes too
+//! long or has ended.
 
 use super::link::Worker;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 #[cfg(unix)]
-use std::{fs::File, os::fd::OwnedFd, sync::atomic::Ordering, time::Instant};
-
-/// How often a pipe that has nothing is looked at again.
-#[cfg(unix)]
-const SLICE: Duration = Duration::from_millis(100);
+use {super::watch::Watch, std::fs::File, std::os::fd::OwnedFd};
 
 /// An end of a pipe.
 #[cfg(unix)]
 pub struct Pipe(File);
 
 #[cfg(unix)]
-impl<T: Into<OwnedFd>> From<T> for Pipe {
-    fn from(end: T) -> Self {
-        Self(File::from(end.into()))
-    }
+macro_rules! ends {
+    ($($end:ty),*) => {$(
+        impl From<$end> for Pipe {
+            fn from(end: $end) -> Self {
+                Self(File::from(OwnedFd::from(end)))
+            }
+        }
+    )*};
 }
+
+#[cfg(unix)]
+ends!(std::process::ChildStdin, std::process::ChildStdout, io::PipeReader, io::PipeWriter);
 
 /// An end of a pipe.
 #[cfg(not(unix))]
@@ -36,11 +42,8 @@ pub enum Pipe {
 /// may, and with an end of file when it has ended, whoever else holds the other end.
 pub struct Patient {
     pipe: Pipe,
-    #[cfg_attr(not(unix), allow(dead_code))]
-    worker: Arc<dyn Worker>,
-    #[cfg_attr(not(unix), allow(dead_code))]
-    limit: Arc<AtomicU64>,
-    waited: Duration,
+    #[cfg(unix)]
+    watch: Watch,
 }
 
 impl Patient {
@@ -50,91 +53,71 @@ impl Patient {
     /// The system refuses.
     pub fn new(pipe: Pipe, worker: Arc<dyn Worker>, limit: Arc<AtomicU64>) -> io::Result<Self> {
         #[cfg(unix)]
-        without_blocking(&pipe.0)?;
-        Ok(Self { pipe, worker, limit, waited: Duration::ZERO })
+        return Ok(Self { pipe, watch: Watch::start(worker, limit)? });
+        #[cfg(not(unix))]
+        {
+            let _ = (worker, limit);
+            Ok(Self { pipe })
+        }
     }
 
     /// Patience begins anew.
     pub fn begin(&mut self) {
-        self.waited = Duration::ZERO;
+        #[cfg(unix)]
+        self.watch.begin();
     }
-}
-
-#[cfg(unix)]
-fn without_blocking(file: &File) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    let fd = file.as_raw_fd();
-    // SAFETY: reads and sets the flags of an open file; the other end of the pipe has flags of its own.
-    let set = unsafe {
-        let flags = libc::fcntl(fd, libc::F_GETFL);
-        flags >= 0 && libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) >= 0
-    };
-    if set { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(unix)]
 impl Patient {
-    /// Waits until the pipe can be read or written.
-    fn wait(&mut self, events: libc::c_short) -> io::Result<()> {
-        loop {
-            let began = Instant::now();
-            let ready = self.poll(events, SLICE)?;
-            // Not the clock: a machine that slept, or a host that was stopped, has not waited.
-            self.waited += began.elapsed().min(SLICE * 2);
-            if self.waited >= Duration::from_millis(self.limit.load(Ordering::Acquire)) {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            if ready {
-                return Ok(());
-            }
-            if self.worker.has_ended() && !self.poll(events, Duration::ZERO)? {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-    }
-
-    fn poll(&self, events: libc::c_short, time: Duration) -> io::Result<bool> {
-        use std::os::fd::AsRawFd;
-        let mut at = libc::pollfd { fd: self.pipe.0.as_raw_fd(), events, revents: 0 };
-        // SAFETY: one valid entry, as the count says.
-        match unsafe { libc::poll(&mut at, 1, i32::try_from(time.as_millis()).unwrap_or(i32::MAX)) } {
-            0 => Ok(false),
-            n if n > 0 => Ok(true),
-            _ => match io::Error::last_os_error() {
-                e if e.kind() == io::ErrorKind::Interrupted => Ok(false),
-                e => Err(e),
-            },
-        }
-    }
-
+    /// Tries until it works, as long as the worker may take.
     fn patiently<R>(
         &mut self,
         events: libc::c_short,
         mut attempt: impl FnMut(&File) -> io::Result<R>,
     ) -> io::Result<R> {
         loop {
-            match attempt(&self.pipe.0) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.wait(events)?,
+            match self.watch.during(|| attempt(&self.pipe.0)) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
             }
+            if self.watch.is_expired() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            // Somebody else may hold the other end open. What the worker sent before it ended is read first.
+            if self.watch.has_ended() && !ready(&self.pipe.0, events)? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
         }
+    }
+}
+
+/// Whether a pipe can be read or written now.
+#[cfg(unix)]
+fn ready(pipe: &File, events: libc::c_short) -> io::Result<bool> {
+    use std::os::fd::AsRawFd;
+    let mut at = libc::pollfd { fd: pipe.as_raw_fd(), events, revents: 0 };
+    // SAFETY: one valid entry, as the count says.
+    match unsafe { libc::poll(&mut at, 1, 0) } {
+        n if n >= 0 => Ok(n > 0),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
 #[cfg(unix)]
 impl Read for Patient {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.patiently(libc::POLLIN, |mut file| file.read(buf))
+        self.patiently(libc::POLLIN, |mut pipe| pipe.read(buf))
     }
 }
 
 #[cfg(unix)]
 impl Write for Patient {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.patiently(libc::POLLOUT, |mut file| file.write(buf))
+        self.patiently(libc::POLLOUT, |mut pipe| pipe.write(buf))
     }
     fn write_vectored(&mut self, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        self.patiently(libc::POLLOUT, |mut file| file.write_vectored(parts))
+        self.patiently(libc::POLLOUT, |mut pipe| pipe.write_vectored(parts))
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())

@@ -60,16 +60,17 @@ fn spawn(copy: &Path, sha256: &str, limit: Duration) -> Result<HostLink> {
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut child = command.spawn().map_err(failed)?;
-    let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let pipes = child.stdout.take().zip(child.stdin.take());
+    let stderr = child.stderr.take();
     let printed = Arc::new(Printed::default());
-    // From here on it is ended by being dropped.
     let process = Arc::new(Process { child: Mutex::new(child), printed: printed.clone() });
-    let (Some(writer), Some(reader), Some(stderr)) = pipes else {
+    let (Some((reader, writer)), Some(stderr)) = (pipes, stderr) else {
         process.cut_off();
         return Err(Error::internal("a process without the pipes that were asked for"));
     };
-    widen(&writer);
     widen(&reader);
+    widen(&writer);
+    let (reader, writer) = (reader.into(), writer.into());
     let following = thread::Builder::new().name("plugin output".into()).spawn(move || printed.follow(stderr));
     let link = following.and_then(|_| HostLink::new(reader, writer, process.clone(), limit));
     link.map_err(|e| {

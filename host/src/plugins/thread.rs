@@ -77,7 +77,8 @@ pub fn on_thread(
         .stack_size(STACK)
         .spawn(serve)
         .map_err(failed)?;
-    let link = HostLink::new(from_worker, to_worker, Arc::new(Thread(over)), stall).map_err(failed)?;
+    let link =
+        HostLink::new(from_worker.into(), to_worker.into(), Arc::new(Thread(over)), stall).map_err(failed)?;
     process::greeted(&link)?;
     Ok(Conn::new(Box::new(link)))
 }
