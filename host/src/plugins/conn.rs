@@ -39,6 +39,13 @@ pub struct Pipes<R, W> {
     writer: Mutex<W>,
 }
 
+#[cfg(unix)]
+use std::os::fd::AsRawFd as Handle;
+#[cfg(not(unix))]
+trait Handle {}
+#[cfg(not(unix))]
+impl<T> Handle for T {}
+
 impl<R: Read + Send, W: Write + Send> Pipes<R, W> {
     /// Over these streams.
     pub fn new(reader: R, writer: W) -> Self {
@@ -46,12 +53,14 @@ impl<R: Read + Send, W: Write + Send> Pipes<R, W> {
     }
 }
 
-impl<R: Read + Send, W: Write + Send> Link for Pipes<R, W> {
+impl<R: Read + Send + Handle, W: Write + Send> Link for Pipes<R, W> {
     fn send(&self, frame: Out<'_>) -> Result<()> {
         frame::write(&mut *lock(&self.writer), frame).map_err(|e| gone().because(e))
     }
     fn recv(&self) -> Result<Frame> {
-        frame::read(&mut *lock(&self.reader)).map_err(|e| gone().because(e))
+        let mut reader = lock(&self.reader);
+        super::soon::readable(&*reader);
+        frame::read(&mut *reader).map_err(|e| gone().because(e))
     }
 }
 

@@ -116,6 +116,7 @@ impl Link for HostLink {
         let mut reader = lock(&self.reader);
         reader.begin();
         loop {
+            reader.look();
             match frame::read(&mut *reader) {
                 // A plugin that logs does not thereby answer: the time runs on.
                 Ok(frame) if frame.tag == Tag::Log => super::log::received(&frame),

@@ -27,6 +27,7 @@ pub mod process;
 pub mod safety;
 pub mod search;
 pub mod settings;
+mod soon;
 pub mod stdio;
 pub mod store;
 pub mod strict;

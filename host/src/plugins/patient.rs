@@ -66,6 +66,12 @@ impl Patient {
         #[cfg(unix)]
         self.watch.begin();
     }
+
+    /// Waits for something to read, for a moment.
+    pub fn look(&self) {
+        #[cfg(unix)]
+        super::soon::readable(&self.pipe.0);
+    }
 }
 
 #[cfg(unix)]
