@@ -219,10 +219,6 @@ impl Conn {
                 drop(object);
                 (None, None)
             }
-            Tag::Log => {
-                super::log::received(&frame);
-                (None, None)
-            }
             _ => match serve(frame) {
                 Ok(reply) => (Some(reply), None),
                 Err(e) => (Some(Frame::of_error(&e)), Some(e)),
