@@ -9,6 +9,7 @@ mod error;
 mod layers;
 mod resample;
 mod resnet;
+mod taesd;
 mod tokenizer;
 mod unet;
 mod vae;
@@ -16,9 +17,10 @@ mod vae;
 pub use clip_text::{ClipTextConfig, ClipTextModel, TextOutput};
 pub use error::{Error, Result};
 pub use layers::{Conv2d, GroupNorm, LayerNorm, Linear};
+pub use taesd::AutoencoderTiny;
 pub use tokenizer::{ClipTokenizer, Encoded, Padding};
 pub use unet::{UNet2DConditionModel, UNetConfig, timestep_embedding};
-pub use vae::{AutoencoderKl, LatentDistribution, VaeConfig};
+pub use vae::{AutoencoderKl, Blending, LatentDistribution, Tiling, VaeConfig};
 
 /// A network together with the names of the tensors in its files that it has no place for.
 ///
