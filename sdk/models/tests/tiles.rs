@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests; clippy.toml covers only the test functions themselves
 
-use atelier_models::{AutoencoderKl, Blending, Tiling};
+use atelier_models::{AutoencoderKl, Blending, Network, Tiling};
 use atelier_ops::gradcheck::pseudo_normal;
 use candle_core::{DType, Device, Tensor};
 use std::path::{Path, PathBuf};
