@@ -25,16 +25,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some("blended") => {
             let tile = number(3)?.unwrap_or(64);
             vae.decode_blended(&z, &Blending { tile, overlap: 0.25 })?;
-            (format!("blended tiles of {tile} latents"), vae.decode_memory(tile, tile, None))
+            (format!("blended tiles of {tile} latents"), config.decode_bytes(tile, tile, None))
         }
         Some(_) => {
             let tiling = Tiling::of(number(2)?.unwrap_or(512));
             vae.decode_tiled(&z, &tiling)?;
-            (format!("{tiling:?}"), vae.decode_memory(height / 8, width / 8, Some(&tiling)))
+            (format!("{tiling:?}"), config.decode_bytes(height / 8, width / 8, Some(&tiling)))
         }
         None => {
             vae.decode(&z)?;
-            ("whole".into(), vae.decode_memory(height / 8, width / 8, None))
+            ("whole".into(), config.decode_bytes(height / 8, width / 8, None))
         }
     };
     println!(

@@ -194,26 +194,6 @@ impl AutoencoderKl {
         staged(self.decoder.stages(), x, tiling)?.to_dtype(latents.dtype())
     }
 
-    /// About how many bytes decoding latents of `height` x `width` takes at most beside the weights. Whole: what the
-    /// last block holds at once: its input before and after enlarging, the first norm's result and the first convolution's.
-    /// In tiles: what lies
-    /// before and after a residual block of it, and as much of a tile as of the whole image.
-    pub fn decode_memory(&self, height: usize, width: usize, tiling: Option<&Tiling>) -> u64 {
-        let c = &self.config;
-        let (outer, inner) =
-            (c.block_out_channels[0], c.block_out_channels[c.block_out_channels.len().min(2) - 1]);
-        let (h, w) = (height * c.factor(), width * c.factor());
-        let at_once = 2 * inner + outer + inner / 4;
-        let values = match tiling {
-            Some(t) if h.max(w) > t.seen() => {
-                let kept = (2 * outer).max(outer + inner / 4) * h * w;
-                kept + at_once * h.min(t.seen()) * w.min(t.seen())
-            }
-            _ => at_once * h * w,
-        };
-        (values * self.dtype.size_in_bytes()) as u64
-    }
-
     /// Latents as the UNet sees them: (latents - shift) * scaling factor. Any shape.
     pub fn scale(&self, latents: &Tensor) -> Result<Tensor> {
         let c = &self.config;
