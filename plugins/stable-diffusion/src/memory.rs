@@ -77,9 +77,9 @@ fn denoise_bytes(unet: &UNetConfig, places: u64, batch: u64) -> u64 {
         held += (layers + 1) * plane;
         widest = widest.max(plane);
     }
-    // A transformer's feed-forward layer takes 8 times its width for the gate and its input, and 4 for their product;
-    // attention's queries, keys and values, the residual and a copy in another layout are about as much.
-    (held + 24 * widest) * batch * F32
+    // Fitted from above to what was measured (docs/reference/memory.md). A transformer's feed-forward layer alone takes
+    // 8 times its width for the gate and its input, and 4 for their product.
+    (held + 30 * widest) * batch * F32
 }
 
 /// Activations of a decoder: at the full size, the block before last halves the channels.
