@@ -107,6 +107,11 @@ impl Tiny {
         params.decoder == Decoder::Taesd || params.preview == crate::preview::Preview::Taesd
     }
 
+    /// Where the network came from that is loaded.
+    pub fn path(&self) -> Option<&Path> {
+        self.loaded.as_ref().map(|(path, _)| path.as_path())
+    }
+
     /// The network of a request: the file it names, else that of the model's description.
     ///
     /// # Errors

@@ -58,8 +58,9 @@ impl Upscaler {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Hires {
-    /// How many times larger than the first pass; not used with `width` or `height`.
-    #[schemars(range(min = 1.0, max = 8.0))]
+    /// How many times larger than the first pass; 0 follows from `width` or `height`, and without them there is no
+    /// second pass.
+    #[schemars(range(min = 0.0, max = 8.0))]
     pub scale: f64,
     /// Width of the result in pixels; 0 follows from the height, or from the scale.
     #[schemars(range(max = 4096))]
@@ -91,7 +92,7 @@ pub struct Hires {
 impl Default for Hires {
     fn default() -> Self {
         Self {
-            scale: 2.0,
+            scale: 0.0,
             width: 0,
             height: 0,
             steps: 0,
@@ -107,6 +108,11 @@ impl Default for Hires {
 }
 
 impl Hires {
+    /// Whether there is a second pass.
+    pub fn is_on(&self) -> bool {
+        self.scale > 0.0 || self.width > 0 || self.height > 0
+    }
+
     /// The size of the result for a first pass of this size, before it is checked.
     fn exact(&self, (width, height): (u32, u32)) -> (f64, f64) {
         let (w, h) = (f64::from(width), f64::from(height));
@@ -135,6 +141,12 @@ impl Hires {
 
     /// What is wrong with it for a first pass of this size; sides are to be multiples of `unit`.
     pub fn check(&self, first: (u32, u32), unit: u32) -> Vec<Violation> {
+        if !self.is_on() {
+            let unused = *self != Self::default();
+            let message = "a second pass is described, but not its size";
+            let violation = || Violation::new("/hires/scale", message).hint("set `hires.scale`, such as 2");
+            return if unused { vec![violation()] } else { Vec::new() };
+        }
         let (w, h) = self.exact(first);
         let fits = |v: f64| v.fract() == 0.0 && v as u32 % unit == 0;
         let field = match (self.width, self.height) {
@@ -181,7 +193,7 @@ fn nearest(first: (u32, u32), width: f64, unit: u32) -> String {
 /// The request that the second pass is, at its own size.
 pub fn second(params: &Txt2Img, hires: &Hires) -> Txt2Img {
     let (width, height) = hires.size((params.width, params.height));
-    let mut second = Txt2Img { width, height, hires: None, ..params.clone() };
+    let mut second = Txt2Img { width, height, hires: Hires::default(), ..params.clone() };
     second.steps = hires.steps(params.steps).1 as u32;
     if let Some(sampler) = &hires.sampler {
         second.sampler.clone_from(sampler);
@@ -202,7 +214,7 @@ mod tests {
     #[test]
     fn the_size_follows_from_a_scale_or_from_one_side() {
         let size = |hires: Hires| hires.size((512, 768));
-        assert_eq!(size(Hires::default()), (1024, 1536));
+        assert_eq!(size(Hires { scale: 2.0, ..Hires::default() }), (1024, 1536));
         assert_eq!(size(Hires { scale: 1.5, ..Hires::default() }), (768, 1152));
         assert_eq!(size(Hires { width: 640, ..Hires::default() }), (640, 960));
         assert_eq!(size(Hires { height: 1152, ..Hires::default() }), (768, 1152));
@@ -212,6 +224,8 @@ mod tests {
     fn a_size_that_does_not_fit_is_told_with_the_nearest_ones() {
         let check = |hires: Hires| hires.check((512, 512), 8);
         assert_eq!(check(Hires::default()), []);
+        assert_eq!(check(Hires { scale: 2.0, ..Hires::default() }), []);
+        assert_eq!(check(Hires { steps: 5, ..Hires::default() })[0].pointer, "/hires/scale");
         let found = check(Hires { scale: 1.3, ..Hires::default() });
         assert_eq!(found[0].pointer, "/hires/scale");
         let hint = found[0].hint.clone().unwrap();

@@ -1,5 +1,6 @@
 //! Parameters of the tasks that begin with an image.
 
+use crate::hires::Hires;
 use crate::params::Txt2Img;
 use atelier_sdk::{PlanCtx, TaskInfo, TaskParams, Violation, task};
 use schemars::JsonSchema;
@@ -174,7 +175,7 @@ impl Default for Inpaint {
 fn one_pass(base: &Txt2Img) -> Option<Violation> {
     let message = "a second pass belongs to `txt2img`";
     let hint = "redraw the image at a larger `width` and `height` instead";
-    base.hires.as_ref().map(|_| Violation::new("/hires", message).hint(hint))
+    (base.hires != Hires::default()).then(|| Violation::new("/hires", message).hint(hint))
 }
 
 fn missing(field: &str, hint: &str) -> Violation {

@@ -115,7 +115,7 @@ pub struct Txt2Img {
     /// Whether the network sees the prompt and the negative prompt in one batch.
     pub cfg_batch: CfgBatch,
     /// A second pass at a larger size; for `txt2img`.
-    pub hires: Option<Hires>,
+    pub hires: Hires,
 }
 
 impl Txt2Img {
@@ -131,11 +131,11 @@ impl Txt2Img {
     /// The size of its images when they are finished.
     pub fn finished_size(&self) -> (u32, u32) {
         let first = (self.width, self.height);
-        self.hires.as_ref().map_or(first, |hires| hires.size(first))
+        if self.hires.is_on() { self.hires.size(first) } else { first }
     }
 
     fn check_hires(&self) -> Vec<Violation> {
-        let Some(hires) = &self.hires else { return Vec::new() };
+        let hires = &self.hires;
         let mut found = hires.check((self.width, self.height), 8);
         found.extend(
             check_prompts(&hires.prompt, &hires.negative_prompt, self.prompt_templates).into_iter().map(
@@ -204,7 +204,7 @@ impl Default for Txt2Img {
             preview: Preview::default(),
             preview_every: 1,
             cfg_batch: CfgBatch::default(),
-            hires: None,
+            hires: Hires::default(),
         }
     }
 }

@@ -48,31 +48,33 @@ impl Colours {
         (*vae == VaeConfig { force_upcast: vae.force_upcast, ..VaeConfig::sd15() }).then(Self::sd1)
     }
 
-    /// Fits the function to what a model's autoencoder makes of patches of colour, by least squares.
+    /// Fits the function, by least squares, to what a model's autoencoder makes of patches of colour on white and on
+    /// black. Patches that touch each other give latents as no image has them.
     ///
     /// # Errors
-    /// The encoder failed.
+    /// The autoencoder failed.
     pub fn fitted(pipeline: &Pipeline) -> Result<Self> {
         let factor = pipeline.factor();
-        let patch = PATCH * factor;
-        let side = 6 * patch;
-        let planes: Vec<f32> = (0..3 * side * side)
-            .map(|i| colour(i / (side * side), (i / side) % side / patch, i % side / patch))
-            .collect();
-        let latents = pipeline.encode_planes(&planes, side, side, &Pieces::Whole)?;
+        let latents = 12 * PATCH;
+        let side = latents * factor;
+        let value = |i: usize| colour(i / (side * side), (i / side) % side / factor, i % side / factor);
+        let planes: Vec<f32> = (0..3 * side * side).map(value).collect();
+        let encoded = pipeline.encode_planes(&planes, side, side, &Pieces::Whole)?;
         let failed = error::tensor("reading latents");
-        let (_, channels, h, w) = latents.dims4().map_err(&failed)?;
-        let values: Vec<f32> = latents.flatten_all().and_then(|t| t.to_vec1()).map_err(&failed)?;
-        let (mut rows, mut wanted) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new()]);
-        for i in 0..h * w {
-            let mut row: Vec<f64> = (0..channels).map(|c| f64::from(values[c * h * w + i])).collect();
-            row.push(1.0);
-            rows.push(row);
-            for (c, wanted) in wanted.iter_mut().enumerate() {
-                wanted.push(f64::from(colour(c, i / w / PATCH, i % w / PATCH)));
-            }
-        }
-        Ok(Self { factors: wanted.map(|w| least_squares(&rows, &w)) })
+        let (_, channels, h, w) = encoded.dims4().map_err(&failed)?;
+        let values: Vec<f32> = encoded.flatten_all().and_then(|t| t.to_vec1()).map_err(&failed)?;
+        let decoded = pipeline.decode_planes(&values, [1, channels, h, w], &Pieces::Whole)?;
+        let decoded: Vec<f32> = decoded.flatten_all().and_then(|t| t.to_vec1()).map_err(&failed)?;
+        let rows: Vec<Vec<f64>> = (0..h * w)
+            .map(|i| (0..channels).map(|c| f64::from(values[c * h * w + i])).chain([1.0]).collect())
+            .collect();
+        let mean = |c: usize, i: usize| {
+            let start = (c * side + i / w * factor) * side + i % w * factor;
+            let rows = (0..factor).flat_map(|y| &decoded[start + y * side..][..factor]);
+            rows.map(|v| f64::from(*v)).sum::<f64>() / (factor * factor) as f64
+        };
+        let fit = |c| least_squares(&rows, &(0..h * w).map(|i| mean(c, i)).collect::<Vec<_>>());
+        Ok(Self { factors: [fit(0), fit(1), fit(2)] })
     }
 
     /// An image of one pixel for each latent (1, channels, height, width).
@@ -92,12 +94,17 @@ impl Colours {
     }
 }
 
-/// Latents on a side of a patch of one colour.
+/// Latents on a side of a patch, and of the gap to the next.
 const PATCH: usize = 3;
 
-/// Colour `c` (red, green, blue) of the patch in this row and column: 6 by 6 of them, over all of the cube of colours.
+/// Colour `c` (red, green, blue) at the latent in this row and column: 6 by 6 patches over all of the cube of colours, the
+/// upper half of them on white, the lower on black.
 fn colour(c: usize, row: usize, column: usize) -> f32 {
-    let number = (row * 6 + column) * 7 % 36;
+    let (y, x) = (row / PATCH, column / PATCH);
+    if y % 2 == 0 || x % 2 == 0 {
+        return if y < 6 { 1.0 } else { -1.0 };
+    }
+    let number = (y / 2 * 6 + x / 2) * 7 % 36;
     let levels = [number % 4, number / 4 % 3, number / 12 % 3];
     let most = [3.0, 2.0, 2.0];
     levels[c] as f32 / most[c] * 1.8 - 0.9
@@ -123,7 +130,6 @@ fn least_squares(rows: &[Vec<f64>], wanted: &[f64]) -> Vec<f64> {
         let pivot = a[i].clone();
         for (j, line) in a.iter_mut().enumerate().filter(|(j, _)| *j != i) {
             let factor = line[i] / pivot[i];
-            debug_assert_ne!(j, i);
             line.iter_mut().zip(&pivot).for_each(|(v, p)| *v -= factor * p);
         }
     }
@@ -187,8 +193,13 @@ mod tests {
 
     #[test]
     fn the_patches_have_all_colours() {
-        let mut seen: Vec<[i32; 3]> =
-            (0..36).map(|i| [0, 1, 2].map(|c| (colour(c, i / 6, i % 6) * 100.0).round() as i32)).collect();
+        let mut seen: Vec<[i32; 3]> = (0..36)
+            .map(|i| {
+                [0, 1, 2].map(|c| {
+                    (colour(c, (2 * (i / 6) + 1) * PATCH, (2 * (i % 6) + 1) * PATCH) * 100.0).round() as i32
+                })
+            })
+            .collect();
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), 36);

@@ -136,7 +136,7 @@ impl SdSession {
         let mut sampler = ctx.sampler(&params.sampler, &options(&params.sampler_options))?;
         let schedule = ctx.schedule(&params.schedule, &options(&params.schedule_options))?;
         let sigmas = self.sigmas(schedule.as_ref(), params, params.steps as usize)?;
-        let second = params.hires.as_ref().map(|hires| self.second(params, hires, ctx)).transpose()?;
+        let second = params.hires.is_on().then(|| self.second(params, &params.hires, ctx)).transpose()?;
         self.settle(params, false, ctx)?;
         let job = Job { params, sigmas: &sigmas, start: None, second: second.as_ref(), finish: &Ok };
         self.images(&job, sampler.as_mut(), ctx)?;
@@ -253,6 +253,9 @@ impl SdSession {
             true => Some(self.tiny.borrow_mut().get(params, &self.pipeline)?),
             false => None,
         };
+        if let Some(path) = self.tiny.borrow().path().filter(|path| tiny.is_some() && path.is_file()) {
+            ctx.event(Event::File { role: "taesd".into(), path: path.into() })?;
+        }
         Ok(match params.preview {
             Preview::Off => None,
             Preview::Taesd => tiny.map(Painter::Taesd),
