@@ -166,7 +166,7 @@ impl<'a> Guided<'a> {
     /// Shows the clean image that is expected after step `i`; the last step gives the image itself.
     fn show(&mut self, i: usize) -> Result<()> {
         let Some((previews, denoised)) = &self.previews else { return Ok(()) };
-        if (i + 1) % previews.every.max(1) != 0 || i + 1 >= self.steps || denoised.is_empty() {
+        if !(i + 1).is_multiple_of(previews.every.max(1)) || i + 1 >= self.steps || denoised.is_empty() {
             return Ok(());
         }
         let image = previews.painter.paint(self.pipeline, denoised, self.shape)?;
