@@ -9,6 +9,8 @@ mod guides;
 mod image_tasks;
 mod lists;
 mod model_files;
+mod model_pull;
+mod model_server;
 mod parity;
 mod parity_image;
 mod plugin_authors;

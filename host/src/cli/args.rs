@@ -45,8 +45,8 @@ pub enum Command {
     Samplers(List),
     /// What chooses the noise levels
     Schedules(List),
-    /// What can be loaded
-    Models(List),
+    /// What can be loaded; get, look into, describe, check and convert models
+    Models(Models),
     /// Print the JSON schema of a task of an engine, or of the options of a sampler or schedule
     Schema(Schema),
     /// Check this build and this machine
@@ -70,9 +70,8 @@ impl Command {
             Self::Generate(a) => a.json,
             Self::Presets(a) => a.action.json(),
             Self::Plugins(a) => a.action.json(),
-            Self::Engines(a) | Self::Tasks(a) | Self::Samplers(a) | Self::Schedules(a) | Self::Models(a) => {
-                a.action.json()
-            }
+            Self::Models(a) => a.action.json(),
+            Self::Engines(a) | Self::Tasks(a) | Self::Samplers(a) | Self::Schedules(a) => a.action.json(),
             Self::Schema(_) | Self::Worker { .. } => false,
             Self::Doctor(a) => a.json,
             Self::Benchmark(a) => a.json,
@@ -263,6 +262,49 @@ pub struct PluginNew {
     /// The plugin sdk's folder, to build against
     #[arg(long, value_name = "DIR")]
     pub sdk: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Models {
+    #[command(subcommand)]
+    pub action: ModelAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ModelAction {
+    /// All of them, and whether their files are there
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Download the files of models; the only command that touches the network
+    Pull(ModelPull),
+}
+
+impl ModelAction {
+    fn json(&self) -> bool {
+        match self {
+            Self::List { json } => *json,
+            Self::Pull(a) => a.json,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct ModelPull {
+    /// Their keys
+    #[arg(required = true, value_name = "KEY")]
+    pub models: Vec<String>,
+    /// Accept the licences' terms, where a model has some to accept
+    #[arg(long, visible_alias = "accept-license")]
+    pub accept_licence: bool,
+    /// Show what would be pulled, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

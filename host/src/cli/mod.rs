@@ -6,6 +6,8 @@ mod doctor;
 mod generate;
 mod lists;
 mod logging;
+mod model_pull;
+mod models;
 mod plugin_files;
 mod plugin_tools;
 mod presets;
@@ -89,7 +91,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Tasks(args) => lists::tasks(args, &studio),
         Command::Samplers(args) => lists::samplers(args, &studio),
         Command::Schedules(args) => lists::schedules(args, &studio),
-        Command::Models(args) => lists::models(args, &studio),
+        Command::Models(args) => models::run(args, &studio),
         Command::Schema(args) => schema::run(args, &studio),
         Command::Doctor(args) => doctor::run(args, &studio),
         Command::Benchmark(args) => benchmark::run(args, &mut studio),

@@ -188,21 +188,10 @@ pub fn load(request: &atelier_sdk::LoadRequest<'_>, ctx: &mut dyn EngineCtx) -> 
     if request.fake_weights {
         return Ok(Box::new(SdSession::new(fake(&model.key, dtype, &device)?)));
     }
-    let here = || format!("cannot load model `{}`", model.key);
-    let path = model
-        .path
-        .as_deref()
-        .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{}: it names no files", here())))?;
-    if !path.exists() {
-        return Err(Error::new(
-            ErrorKind::NotFound,
-            format!("{}: there is no folder or file {}", here(), path.display()),
-        )
-        .hint(format!("put a diffusers folder or a checkpoint there, from: {}", model.source)));
-    }
+    let path = model.weights()?;
     let (pipeline, remarks) = Files::of(model, path)
         .and_then(|files| Pipeline::load(&files, dtype, &device))
-        .map_err(|e| e.context(format!("{} from {}", here(), path.display())))?;
+        .map_err(|e| e.context(format!("cannot load model `{}` from {}", model.key, path.display())))?;
     for message in remarks {
         ctx.event(Event::Warning { message })?;
     }
