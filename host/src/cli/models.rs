@@ -1,11 +1,11 @@
 //! `atelier models`.
 
-use super::args::{ModelAction, Models};
-use super::{Studio, lists, model_pull, say_json};
+use super::args::{ModelAction, ModelConvert, Models};
+use super::{Studio, lists, model_import, model_inspect, model_pull, model_verify, say, say_json, tool};
 use crate::machine::human_bytes;
 use crate::model_store;
 use atelier_sdk::{ModelSpec, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// `atelier models ...`.
@@ -13,6 +13,29 @@ pub fn run(args: &Models, studio: &Studio) -> Result<()> {
     match &args.action {
         ModelAction::List { json } => list(*json, studio),
         ModelAction::Pull(args) => model_pull::run(args, studio),
+        ModelAction::Inspect(args) => model_inspect::run(args, studio),
+        ModelAction::Import(args) => model_import::run(args, studio),
+        ModelAction::Verify(args) => model_verify::run(args, studio),
+        ModelAction::Convert(args) => convert(args, studio),
+    }
+}
+
+fn convert(args: &ModelConvert, studio: &Studio) -> Result<()> {
+    let params = json!({"input": args.input, "to": args.to, "dtype": args.dtype, "out": args.out,
+        "overwrite": args.overwrite});
+    let facts = tool::run("convert-model", map(params), args.json, studio)?;
+    if args.json {
+        return say_json(&facts);
+    }
+    let size = human_bytes(facts["bytes"].as_u64().unwrap_or_default());
+    say(format_args!("wrote {} ({} tensors, {size})", args.out, facts["tensors"]))
+}
+
+/// The members of a JSON object.
+pub fn map(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
     }
 }
 

@@ -94,7 +94,7 @@ impl<'a> Pull<'a> {
             size: file.size,
             sha256: file.sha256.clone().or_else(|| known.as_ref().map(|k| k.sha256.clone())),
         };
-        let had = self.from_any(file, &expected, &place).map_err(|e| match (&file.sha256, known) {
+        let had = self.any_place(file, &expected, &place).map_err(|e| match (&file.sha256, known) {
             (None, Some(k)) if e.kind() == ErrorKind::Corrupt => e.hint(format!(
                 "the description names no digest, and the first pull had {}; to take what is there now, remove {}",
                 k.sha256,
@@ -107,10 +107,10 @@ impl<'a> Pull<'a> {
     }
 
     /// One place after the other, until one has it.
-    fn from_any(&mut self, file: &ModelFile, expected: &Expected, place: &Path) -> Result<Had> {
+    fn any_place(&mut self, file: &ModelFile, expected: &Expected, place: &Path) -> Result<Had> {
         let mut failures: Vec<(String, Error)> = Vec::new();
         for mirror in &file.from {
-            match self.from(mirror, file, expected, place) {
+            match self.one_place(mirror, file, expected, place) {
                 Ok(had) => return Ok(had),
                 Err(e) => {
                     // A full disk is no better with another mirror.
@@ -132,9 +132,15 @@ impl<'a> Pull<'a> {
         Err(failures.iter().fold(e, |e, (name, why)| e.hint(format!("{name}: {}", why.chain().join(": ")))))
     }
 
-    fn from(&mut self, mirror: &Mirror, file: &ModelFile, expected: &Expected, place: &Path) -> Result<Had> {
+    fn one_place(
+        &mut self,
+        mirror: &Mirror,
+        file: &ModelFile,
+        expected: &Expected,
+        place: &Path,
+    ) -> Result<Had> {
         if mirror.hub.is_some() {
-            return self.from_hub(mirror, file, expected, place);
+            return self.on_hub(mirror, file, expected, place);
         }
         if self.env.offline {
             return Err(Error::new(ErrorKind::Environment, "HF_HUB_OFFLINE is set").hint("unset it to pull"));
@@ -152,7 +158,7 @@ impl<'a> Pull<'a> {
         };
         let from = shown(&url);
         let came = match &mirror.inside {
-            Some(inside) => self.from_archive(&url, &archive, inside, expected, place)?,
+            Some(inside) => self.in_archive(&url, &archive, inside, expected, place)?,
             None => {
                 let part = with_ending(place, "incomplete");
                 let came = fetch(&self.client, &url, expected, &part, self.watch)?;
@@ -164,7 +170,7 @@ impl<'a> Pull<'a> {
         Ok(Had { came, from: format!("{from}{inside}") })
     }
 
-    fn from_archive(
+    fn in_archive(
         &mut self,
         url: &Url,
         archive: &Expected,
@@ -185,7 +191,7 @@ impl<'a> Pull<'a> {
     }
 
     /// From a repository of the hub, through its cache.
-    fn from_hub(
+    fn on_hub(
         &mut self,
         mirror: &Mirror,
         file: &ModelFile,

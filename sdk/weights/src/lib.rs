@@ -15,11 +15,13 @@ mod header;
 mod source;
 mod torch;
 mod weights;
+mod writer;
 
-pub use checkpoint::{Checkpoint, CheckpointPart, Kind};
+pub use checkpoint::{Checkpoint, CheckpointPart, Kind, Network, ldm_name};
 pub use config::ConfigFile;
 pub use error::{Error, Result};
 pub use folder::{ComponentFolder, DiffusersFolder};
 pub use header::{Header, StoredDtype, TensorInfo};
 pub use source::{Provider, Source};
 pub use weights::Weights;
+pub use writer::{Outline, write_safetensors};
