@@ -11,6 +11,7 @@ mod lists;
 mod model_files;
 mod model_pull;
 mod model_server;
+mod models;
 mod parity;
 mod parity_image;
 mod plugin_authors;

@@ -219,9 +219,10 @@ fn tiny_vae(weights: &Weights, about: &mut About) {
     let (encoder, decoder) = match sequential {
         // An encoder begins with a picture.
         true => (shape("0.weight").is_some(), shape("0.weight").is_none()),
-        false => (has("encoder."), has("decoder.")),
+        false => (has("encoder"), has("decoder")),
     };
-    let first = ["decoder.layers.0.weight", "decoder.0.weight", "decoder.1.weight", "1.weight"];
+    let first =
+        ["decoder.layers.0.weight", "decoder.0.weight", "decoder.1.weight", "decoder_1.weight", "1.weight"];
     let latent = first.iter().find_map(|n| shape(n)).filter(|_| decoder).and_then(|s| s.get(1).copied());
     let halves: Vec<&str> = [("encoder", encoder), ("decoder", decoder)]
         .into_iter()

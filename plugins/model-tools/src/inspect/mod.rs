@@ -206,6 +206,10 @@ fn add(to: &mut Count, more: &Count) {
 
 /// A folder of one network.
 fn component(path: &Path, read: bool, ctx: &mut dyn EngineCtx) -> Result<Value> {
+    let adapter = path.join("adapter_model.safetensors");
+    if adapter.is_file() {
+        return file(&adapter, read, ctx);
+    }
     let weights = Weights::open(path).map_err(|e| match e {
         atelier_weights::Error::MissingFile { .. } => {
             Error::new(ErrorKind::NotFound, format!("{} is not a model's folder", path.display()))

@@ -126,3 +126,120 @@ fn vae(name: &str, has: &dyn Fn(String) -> bool) -> Option<String> {
     })?;
     Some(found.replace(".conv_shortcut.", ".nin_shortcut."))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Those names of Stable Diffusion 1.5's folders that tell where blocks and layers are.
+    fn sd15() -> BTreeSet<String> {
+        let mut all = BTreeSet::new();
+        for (way, layers) in [("down", 2), ("up", 3)] {
+            for block in 0..4 {
+                for layer in 0..layers {
+                    all.insert(format!("{way}_blocks.{block}.resnets.{layer}.conv1.weight"));
+                    let attends = if way == "down" { block < 3 } else { block > 0 };
+                    if attends {
+                        all.insert(format!("{way}_blocks.{block}.attentions.{layer}.proj_in.weight"));
+                    }
+                }
+                for side in ["encoder", "decoder"] {
+                    all.insert(format!("{side}.{way}_blocks.{block}.resnets.0.conv1.weight"));
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn names_are_those_of_the_released_checkpoints() {
+        let (all, unet, vae) = (sd15(), "model.diffusion_model.", "first_stage_model.");
+        for (network, folder, file) in [
+            (Network::UNet, "conv_in.weight", format!("{unet}input_blocks.0.0.weight")),
+            (
+                Network::UNet,
+                "down_blocks.2.downsamplers.0.conv.bias",
+                format!("{unet}input_blocks.9.0.op.bias"),
+            ),
+            (
+                Network::UNet,
+                "down_blocks.3.resnets.1.conv2.weight",
+                format!("{unet}input_blocks.11.0.out_layers.3.weight"),
+            ),
+            (
+                Network::UNet,
+                "down_blocks.1.attentions.1.transformer_blocks.0.attn2.to_k.weight",
+                format!("{unet}input_blocks.5.1.transformer_blocks.0.attn2.to_k.weight"),
+            ),
+            (
+                Network::UNet,
+                "mid_block.resnets.1.time_emb_proj.bias",
+                format!("{unet}middle_block.2.emb_layers.1.bias"),
+            ),
+            (
+                Network::UNet,
+                "up_blocks.0.upsamplers.0.conv.weight",
+                format!("{unet}output_blocks.2.1.conv.weight"),
+            ),
+            (
+                Network::UNet,
+                "up_blocks.1.upsamplers.0.conv.weight",
+                format!("{unet}output_blocks.5.2.conv.weight"),
+            ),
+            (
+                Network::UNet,
+                "up_blocks.3.resnets.2.conv_shortcut.weight",
+                format!("{unet}output_blocks.11.0.skip_connection.weight"),
+            ),
+            (
+                Network::Vae,
+                "decoder.up_blocks.0.resnets.2.norm1.weight",
+                format!("{vae}decoder.up.3.block.2.norm1.weight"),
+            ),
+            (
+                Network::Vae,
+                "encoder.down_blocks.1.resnets.0.conv_shortcut.bias",
+                format!("{vae}encoder.down.1.block.0.nin_shortcut.bias"),
+            ),
+            (
+                Network::Vae,
+                "decoder.up_blocks.2.upsamplers.0.conv.weight",
+                format!("{vae}decoder.up.1.upsample.conv.weight"),
+            ),
+            (
+                Network::Vae,
+                "encoder.mid_block.attentions.0.proj_attn.bias",
+                format!("{vae}encoder.mid.attn_1.proj_out.bias"),
+            ),
+            (Network::Vae, "quant_conv.weight", format!("{vae}quant_conv.weight")),
+            (
+                Network::Text,
+                "final_layer_norm.bias",
+                "cond_stage_model.transformer.text_model.final_layer_norm.bias".to_string(),
+            ),
+        ] {
+            assert_eq!(ldm_name(network, folder, &all).map(|n| n.0), Some(file), "{folder}");
+        }
+        let kernel = |name| ldm_name(Network::Vae, name, &all).is_some_and(|n| n.1);
+        assert!(
+            kernel("decoder.mid_block.attentions.0.to_q.weight")
+                && kernel("encoder.mid_block.attentions.0.to_out.0.weight")
+        );
+        assert!(
+            !kernel("decoder.mid_block.attentions.0.to_q.bias")
+                && !kernel("decoder.mid_block.attentions.0.group_norm.weight")
+        );
+    }
+
+    #[test]
+    fn a_name_of_something_else_has_no_place() {
+        for name in [
+            "x",
+            "down_blocks.x.resnets.0.conv1.weight",
+            "up_blocks.0.motion_modules.0.proj_in.weight",
+            "class_embedding.weight",
+        ] {
+            assert_eq!(ldm_name(Network::UNet, name, &sd15()), None, "{name}");
+        }
+    }
+}
