@@ -5,6 +5,7 @@
 //! of a model on disk.
 
 mod checkpoint;
+mod component;
 mod config;
 mod convert;
 mod error;
@@ -18,10 +19,11 @@ mod weights;
 mod writer;
 
 pub use checkpoint::{Checkpoint, CheckpointPart, Kind, Network, ldm_name};
+pub use component::Component;
 pub use config::ConfigFile;
 pub use error::{Error, Result};
 pub use folder::{ComponentFolder, DiffusersFolder};
 pub use header::{Header, StoredDtype, TensorInfo};
-pub use source::{Provider, Source};
+pub use source::{Provider, Source, fake};
 pub use weights::Weights;
 pub use writer::{Outline, write_safetensors};

@@ -6,7 +6,7 @@ use crate::error::weights as failed;
 use atelier_models::{ClipTokenizer, Padding};
 use atelier_sdk::files::{cannot_write, sync_folder, write_atomic};
 use atelier_sdk::{EngineCtx, Error, ErrorKind, Result, ResultExt};
-use atelier_weights::{Checkpoint, CheckpointPart, Outline, StoredDtype};
+use atelier_weights::{Checkpoint, CheckpointPart, Outline, Provider, StoredDtype};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
