@@ -49,7 +49,7 @@ fn images() -> Vec<Vec<u8>> {
 }
 
 /// PNG's checksums, so that changes reach what is behind them.
-fn checksums(file: &mut Vec<u8>) {
+fn checksums(file: &mut [u8]) {
     let mut at = 8;
     while let Some(head) = file.get(at..at + 8) {
         let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;

@@ -52,11 +52,11 @@ pub struct Target {
     /// Pieces that such files have.
     pub words: &'static [&'static [u8]],
     /// Puts lengths and the like right, so that changes reach what is behind them.
-    pub mend: fn(&mut Vec<u8>),
+    pub mend: fn(&mut [u8]),
 }
 
 /// For formats without anything to mend.
-pub fn as_it_is(_: &mut Vec<u8>) {}
+pub fn as_it_is(_: &mut [u8]) {}
 
 /// Reads one input; says what was wrong with that.
 pub fn attempt(target: &Target, input: &[u8]) -> Result<bool, String> {

@@ -202,7 +202,7 @@ fn folders() -> Vec<Vec<u8>> {
 }
 
 /// The length of the header before it, as far as the header can be told by its end.
-fn header_length(file: &mut Vec<u8>) {
+fn header_length(file: &mut [u8]) {
     let Some(end) = file.windows(2).position(|w| w == b"}}").map(|i| i + 2).filter(|end| *end > 8) else {
         return;
     };
