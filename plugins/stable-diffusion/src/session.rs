@@ -295,19 +295,8 @@ pub fn load(request: &atelier_sdk::LoadRequest<'_>, ctx: &mut dyn EngineCtx) -> 
     if request.fake_weights {
         return Ok(Box::new(SdSession::new(fake(&model.key, dtype, &device)?)));
     }
-    let here = || format!("cannot load model `{}`", model.key);
-    let path = model
-        .path
-        .as_deref()
-        .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{}: it names no files", here())))?;
-    if !path.exists() {
-        return Err(Error::new(
-            ErrorKind::NotFound,
-            format!("{}: there is no folder or file {}", here(), path.display()),
-        )
-        .hint(format!("put a diffusers folder or a checkpoint there, from: {}", model.source)));
-    }
-    let place = format!("{} from {}", here(), path.display());
+    let path = model.weights()?;
+    let place = format!("cannot load model `{}` from {}", model.key, path.display());
     let pipeline = Files::of(model, path)
         .and_then(|files| Pipeline::new(&files, dtype, &device))
         .map_err(|e| e.context(place.clone()))?;
