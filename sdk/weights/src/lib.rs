@@ -12,6 +12,7 @@ mod fake;
 mod folder;
 mod gguf;
 mod header;
+pub mod lora;
 mod source;
 mod torch;
 mod weights;

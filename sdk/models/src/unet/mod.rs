@@ -13,6 +13,7 @@ use crate::Opened;
 use crate::error::{Error, Result};
 use crate::layers::{Conv2d, GroupNorm, compute_dtype};
 use atelier_ops::silu;
+use atelier_weights::lora::{Adaptation, Modules, Part};
 use atelier_weights::{CheckpointPart, ComponentFolder, Source};
 use blocks::{Conditioning, DownBlock, MidBlock, UpBlock};
 use candle_core::{DType, Device, Tensor};
@@ -41,20 +42,51 @@ impl UNet2DConditionModel {
     ///
     /// Errors: files missing or broken, a configuration out of bounds, weights of another architecture.
     pub fn open(folder: impl AsRef<Path>, dtype: DType, device: &Device) -> Result<Opened<Self>> {
+        Self::open_adapted(folder, dtype, device, &Adaptation::none())
+    }
+
+    /// [`Self::open`] with adapters on its weights.
+    ///
+    /// Errors: those of [`Self::open`].
+    pub fn open_adapted(
+        folder: impl AsRef<Path>,
+        dtype: DType,
+        device: &Device,
+        adaptation: &Adaptation,
+    ) -> Result<Opened<Self>> {
         let folder = ComponentFolder::open(folder)?;
         let config = UNetConfig::read(&folder.config()?)?;
         let weights = Arc::new(folder.weights()?);
-        let model = Self::new(&Source::from_weights(weights.clone(), dtype, device), &config)?;
+        let model = Self::new(&adaptation.source(Part::Unet, weights.clone(), dtype, device), &config)?;
         Ok(Opened { model, unused: weights.unused() })
+    }
+
+    /// The modules of a UNet of this configuration, without weights.
+    ///
+    /// Errors: none but those of building it.
+    pub fn modules(config: &UNetConfig) -> Result<Modules> {
+        Modules::of(|source| Self::new(source, config))
     }
 
     /// Builds the network from a part of a checkpoint in one file, stored as `dtype` on `device`.
     ///
     /// Errors: a configuration out of bounds, missing or misshapen tensors.
     pub fn from_part(part: CheckpointPart, dtype: DType, device: &Device) -> Result<Opened<Self>> {
+        Self::from_part_adapted(part, dtype, device, &Adaptation::none())
+    }
+
+    /// [`Self::from_part`] with adapters on its weights.
+    ///
+    /// Errors: those of [`Self::from_part`].
+    pub fn from_part_adapted(
+        part: CheckpointPart,
+        dtype: DType,
+        device: &Device,
+        adaptation: &Adaptation,
+    ) -> Result<Opened<Self>> {
         let config = UNetConfig::read(part.config())?;
         let part = Arc::new(part);
-        let model = Self::new(&Source::new(part.clone(), dtype, device), &config)?;
+        let model = Self::new(&adaptation.source(Part::Unet, part.clone(), dtype, device), &config)?;
         Ok(Opened { model, unused: part.unused() })
     }
 
