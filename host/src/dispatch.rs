@@ -99,6 +99,21 @@ pub fn rehearse(
     result.map_err(|e| report(planned, &compute.device.to_string(), e))
 }
 
+/// Runs a plan that makes no images and writes where it was told to: no run folder is made for it.
+///
+/// # Errors
+/// Whatever stopped it; an image.
+pub fn run_tool(
+    planned: &Planned<'_>,
+    registries: &Registries,
+    observer: &mut dyn Observer,
+    cancel: &Cancel,
+) -> Result<Value> {
+    let compute = Compute { device: Device::Cpu, ..Compute::default() };
+    let result = perform(planned, compute, registries, &mut Tool(observer), cancel);
+    result.map_err(|e| report(planned, &compute.device.to_string(), e))
+}
+
 /// What becomes of events and images.
 trait Output {
     fn event(&mut self, event: &Event) -> Result<()>;
@@ -150,6 +165,18 @@ impl Output for Watch<'_> {
     }
     fn image(&mut self, _: &Image, _: &Value) -> Result<()> {
         Ok(())
+    }
+}
+
+struct Tool<'a>(&'a mut dyn Observer);
+
+impl Output for Tool<'_> {
+    fn event(&mut self, event: &Event) -> Result<()> {
+        self.0.event(event);
+        Ok(())
+    }
+    fn image(&mut self, _: &Image, _: &Value) -> Result<()> {
+        Err(Error::internal("a task that keeps no images gave one"))
     }
 }
 

@@ -46,6 +46,17 @@ enum Kind {
     Image,
     /// Get its bytes.
     Any,
+    /// Open it, also if it is a folder.
+    Path,
+    /// Write it.
+    Out,
+}
+
+impl Kind {
+    /// Whether the host reads the file.
+    fn is_read(self) -> bool {
+        matches!(self, Self::Image | Self::Any)
+    }
 }
 
 #[derive(Debug)]
@@ -129,17 +140,20 @@ impl Inputs {
     /// field.
     pub fn read_bytes(&self, field: &str) -> Result<Vec<u8>> {
         let (field, file) = self.field(field)?;
+        if !file.kind.is_read() {
+            return Err(Error::internal(format!("field `{field}` is a path that the engine opens itself")));
+        }
         Ok(self.read(field, file)?.1)
     }
 
-    /// For the metadata of a run: field → `{path, sha256, bytes}` of every file that is named. The path is as
-    /// it was given; size and digest are those of what was read, or of the file now if it was not read.
+    /// For the metadata of a run: field → `{path, sha256, bytes}` of every file that is named to be read here. The
+    /// path is as it was given; size and digest are those of what was read, or of the file now if it was not read.
     ///
     /// # Errors
     /// Those of [`Self::read_bytes`].
     pub fn record(&self) -> Result<Value> {
         let mut out = Map::new();
-        for (field, file) in self.files.iter().filter(|(_, f)| f.path().is_some()) {
+        for (field, file) in self.files.iter().filter(|(_, f)| f.kind.is_read() && f.path().is_some()) {
             let content = match self.seen_in(field) {
                 Some(content) => content,
                 None => Content::of(&self.read(field, file)?.1),
@@ -207,15 +221,26 @@ fn violation(field: &str, e: &Error) -> Violation {
     if e.hints().is_empty() { v } else { v.hint(e.hints().join("; ")) }
 }
 
-/// Whether a file can be what it should be, by its first bytes.
+/// Whether a file can be what it should be, as far as a look tells.
 fn look(kind: Kind, path: &Path) -> Result<()> {
-    let file = open(path)?;
-    if kind == Kind::Image {
-        let mut head = Vec::new();
-        file.take(decode::HEAD).read_to_end(&mut head).map_err(|e| cannot_read(path, e))?;
-        decode::sniff(&shown(path), &head)?;
+    match kind {
+        Kind::Any => open(path).map(drop),
+        Kind::Image => look_for_image(path),
+        // Opening a folder for reading tells whether it may be read, as it does for a file.
+        Kind::Path if path.is_dir() => std::fs::read_dir(path).map(drop).map_err(|e| cannot_read(path, e)),
+        Kind::Path => open_any_length(path).map(drop),
+        Kind::Out => crate::fsx::check_writable(folder_of(path)),
     }
-    Ok(())
+}
+
+fn look_for_image(path: &Path) -> Result<()> {
+    let mut head = Vec::new();
+    open(path)?.take(decode::HEAD).read_to_end(&mut head).map_err(|e| cannot_read(path, e))?;
+    decode::sniff(&shown(path), &head).map(drop)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>> {
@@ -226,15 +251,20 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Looks before it opens: opening a pipe waits for its other end.
 fn open(path: &Path) -> Result<File> {
+    let file = open_any_length(path)?;
+    check_length(path, file.metadata().map_err(|e| cannot_read(path, e))?.len())?;
+    Ok(file)
+}
+
+/// Looks before it opens: opening a pipe waits for its other end.
+fn open_any_length(path: &Path) -> Result<File> {
     let found = std::fs::metadata(path).map_err(|e| cannot_read(path, e))?;
     if !found.is_file() {
         let what = if found.is_dir() { "a folder" } else { "a device, pipe or socket" };
         return Err(Error::new(ErrorKind::NotFound, format!("{} is {what}, not a file", shown(path)))
             .hint("give the path of a file"));
     }
-    check_length(path, found.len())?;
     File::open(path).map_err(|e| cannot_read(path, e))
 }
 
@@ -273,7 +303,7 @@ fn whereabouts(path: &Path) -> String {
     if text.contains("://") || text.starts_with("data:") {
         return "only files of this machine are read: give a path".into();
     }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     if !folder.is_dir() {
         return format!("there is no folder {}", shown(folder));
     }
@@ -354,6 +384,22 @@ mod tests {
         let record = inputs.record().unwrap();
         assert_eq!(record.as_object().unwrap().keys().collect::<Vec<_>>(), ["palette"]);
         assert_eq!(record["palette"]["bytes"], 3);
+    }
+
+    #[test]
+    fn paths_that_the_engine_opens_may_be_folders_and_are_not_read_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let schema = json!({"properties": {
+            "model": {"type": "string", "x-file": "path"}, "out": {"type": "string", "x-file": "out"},
+        }});
+        let inputs = |model: &Path, out: &Path| Inputs::new(&schema, &json!({"model": model, "out": out}));
+        let good = inputs(dir.path(), &dir.path().join("new/folder/a.png"));
+        assert_eq!(good.check(), []);
+        assert_eq!(good.record().unwrap(), json!({}));
+        assert_eq!(good.read_bytes("model").unwrap_err().kind(), ErrorKind::Internal);
+        let bad = inputs(&dir.path().join("none"), Path::new("/proc/none/a.png"));
+        let at: Vec<String> = bad.check().into_iter().map(|v| v.pointer).collect();
+        assert_eq!(at, ["/model", "/out"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod plugin_tools;
 mod presets;
 mod progress;
 mod schema;
+mod tool;
 
 use crate::config::Config;
 use crate::dispatch::Cancel;

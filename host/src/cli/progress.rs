@@ -45,6 +45,14 @@ impl Progress {
         self.bar.set_prefix(format!("{speed}, {left:.0} s left"));
         self.bar.set_position(step as u64);
     }
+
+    fn progress(&mut self, done: u64, total: u64, unit: &str) {
+        let counted = if unit == "bytes" { "{bytes}/{total_bytes}" } else { "{pos}/{len} {msg}" };
+        self.bar.set_style(style(&format!("{counted} [{{bar:30}}] {{eta}} left")));
+        self.bar.set_message(unit.to_string());
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -68,6 +76,7 @@ impl Observer for Progress {
                 });
             }
             Event::Step { step, steps, seconds } => self.step(*step, *steps, *seconds),
+            Event::Progress { done, total, unit } => self.progress(*done, *total, unit),
             Event::Warning { message } => self.warnings.push(message.clone()),
             _ => {}
         }

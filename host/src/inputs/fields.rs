@@ -26,8 +26,7 @@ impl<'a> Walk<'a> {
         let about = describing(self.root, schema);
         let mark = about.iter().find_map(|s| s.get(X_FILE));
         if let Some(mark) = mark.filter(|_| !at.is_empty()) {
-            let kind = if mark == "image" { Kind::Image } else { Kind::Any };
-            return self.add(kind, value, at);
+            return self.add(kind(mark), value, at);
         }
         match value {
             Value::Object(map) => about.iter().for_each(|s| self.walk_mapping(s, map, at)),
@@ -69,6 +68,15 @@ impl<'a> Walk<'a> {
                 self.walk(items, value, &format!("{at}/{i}"));
             }
         }
+    }
+}
+
+fn kind(mark: &Value) -> Kind {
+    match mark.as_str() {
+        Some("image") => Kind::Image,
+        Some("path") => Kind::Path,
+        Some("out") => Kind::Out,
+        _ => Kind::Any,
     }
 }
 

@@ -36,6 +36,15 @@ pub enum Event {
         /// Wall time of this step.
         seconds: f64,
     },
+    /// So much of a long work is done.
+    Progress {
+        /// What is done, of `total`.
+        done: u64,
+        /// All there is to do; 0 if that is not known.
+        total: u64,
+        /// What is counted: `images`, `bytes`, ...
+        unit: String,
+    },
     /// A measured value.
     Metric {
         /// Its name: `seconds.decode`, ...

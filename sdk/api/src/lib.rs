@@ -13,6 +13,7 @@ pub mod describe;
 pub mod engine;
 pub mod error;
 pub mod event;
+pub mod files;
 pub mod guard;
 pub mod image;
 pub mod key;

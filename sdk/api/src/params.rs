@@ -13,8 +13,10 @@ pub const X_REGISTRY: &str = "x-registry";
 /// Schema extension that makes a text the path of a file, which the host reads for the engine.
 ///
 /// `#[schemars(extend("x-file" = "image"))]` on a `String`, an `Option<String>` or a `Vec<String>` makes it a
-/// path, or paths, to an image that the engine gets decoded; with `"any"` it gets the bytes. Null and `""` name
-/// no file. That the file is there is checked together with everything else of a request.
+/// path, or paths, to an image that the engine gets decoded; with `"any"` it gets the bytes. What is too large for
+/// that is marked `"path"`: a file or folder that the engine opens itself; and a place that the engine writes to is
+/// marked `"out"`. Null and `""` name no file. That a file is there, or that a place can be written, is checked
+/// together with everything else of a request.
 pub const X_FILE: &str = "x-file";
 
 /// Something wrong with one field of a request.
