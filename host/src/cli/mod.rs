@@ -6,6 +6,7 @@ mod doctor;
 mod generate;
 mod lists;
 mod logging;
+mod lora;
 mod plugin_files;
 mod plugin_tools;
 mod presets;
@@ -91,6 +92,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Samplers(args) => lists::samplers(args, &studio),
         Command::Schedules(args) => lists::schedules(args, &studio),
         Command::Models(args) => lists::models(args, &studio),
+        Command::Lora(args) => lora::run(args, &studio),
         Command::Schema(args) => schema::run(args, &studio),
         Command::Doctor(args) => doctor::run(args, &studio),
         Command::Benchmark(args) => benchmark::run(args, &mut studio),

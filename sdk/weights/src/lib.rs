@@ -16,6 +16,7 @@ pub mod lora;
 mod source;
 mod torch;
 mod weights;
+mod write;
 
 pub use checkpoint::{Checkpoint, CheckpointPart, Kind};
 pub use config::ConfigFile;
@@ -24,3 +25,4 @@ pub use folder::{ComponentFolder, DiffusersFolder};
 pub use header::{Header, StoredDtype, TensorInfo};
 pub use source::{Provider, Source};
 pub use weights::Weights;
+pub use write::{Planned, bytes_of, write_safetensors};

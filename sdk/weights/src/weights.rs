@@ -7,6 +7,7 @@ use crate::{convert, gguf, torch};
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -172,6 +173,20 @@ impl Weights {
         release(map, info);
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         Ok(tensor)
+    }
+
+    /// The elements of the tensor `name` as they are stored, little-endian, the last dimension first; none if it is
+    /// not there, or in blocks.
+    pub fn elements(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let Entry { file, info, codec } = self.tensors.get(name)?;
+        let bytes = &self.files[*file][info.bytes.clone()];
+        match codec {
+            Codec::Plain => Some(bytes.into()),
+            Codec::Strided(strides) => {
+                Some(convert::gathered(bytes, info.dtype.size() as usize, &info.shape, strides).into())
+            }
+            Codec::Blocks(_) => None,
+        }
     }
 
     /// The three most similar names.

@@ -1,7 +1,7 @@
 //! What model an adapter was made for, by the names and sizes in it.
 
 use super::Adapter;
-use super::keys::Part;
+use super::keys::{Part, Spelling};
 use super::modules::Modules;
 
 /// The kind of model that an adapter changes, as far as it shows.
@@ -83,9 +83,11 @@ impl Adapter {
         }
         // A text encoder's width is the prompts'.
         let mut text = self.changes().filter(|(part, ..)| *part == Part::TextEncoder);
-        let query = text.find(|(_, module, _)| {
-            module.to_string().ends_with("self_attn_q_proj")
-                || module.to_string().ends_with("self_attn.q_proj")
+        let query = text.find(|(_, module, _)| match module {
+            Spelling::Flat(name) => name.ends_with("self_attn_q_proj"),
+            Spelling::Path(name) => name.ends_with("self_attn.q_proj"),
+            // Only attention is numbered, whose layers are all square.
+            Spelling::Number(_) => true,
         });
         query.and_then(|(.., delta)| delta.size()).map(|size| size.1)
     }

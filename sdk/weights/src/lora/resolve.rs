@@ -60,6 +60,26 @@ impl Adapter {
                 expected: model.to_string(),
             });
         }
+        self.find(unet, text, &|module, delta, modules, name| {
+            self.check(module, delta, modules.shape(name).unwrap_or_default())?;
+            Ok(delta.bias.is_none() || modules.has_bias(name))
+        })
+    }
+
+    /// Finds the paths of its modules among those of networks of any sizes.
+    ///
+    /// Errors: not a single module found.
+    pub fn named(&self, unet: &Modules, text: &Modules) -> Result<Resolved> {
+        self.find(unet, text, &|_, _, _, _| Ok(true))
+    }
+
+    /// `fits` is asked of every module found.
+    fn find(
+        &self,
+        unet: &Modules,
+        text: &Modules,
+        fits: &dyn Fn(&Spelling, &Delta, &Modules, &str) -> Result<bool>,
+    ) -> Result<Resolved> {
         let numbered = Numbered::of(self, unet, text);
         let mut resolved = Resolved::default();
         for ((part, module), delta) in &self.changes {
@@ -72,8 +92,7 @@ impl Adapter {
                 }
             };
             match modules.find(module, order) {
-                Some(name) if delta.bias.is_none() || modules.has_bias(name) => {
-                    self.check(module, delta, modules.shape(name).unwrap_or_default())?;
+                Some(name) if fits(module, delta, modules, name)? => {
                     found.insert(name.into(), delta.clone());
                 }
                 Some(_) => resolved.unmatched.push(format!("{}.{module} (its bias)", part.folder())),
