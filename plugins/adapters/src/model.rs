@@ -1,7 +1,7 @@
 //! A model on disk: its networks' tensors by name, and the modules that adapters may change.
 
 use crate::error;
-use atelier_models::{ClipTextConfig, ClipTextModel, UNet2DConditionModel, UNetConfig};
+use atelier_models::{ClipTextConfig, ClipTextModel, Network as _, UNet2DConditionModel, UNetConfig};
 use atelier_sdk::{Error, Result};
 use atelier_weights::lora::{Modules, Part};
 use atelier_weights::{Checkpoint, ComponentFolder, Provider, Weights};

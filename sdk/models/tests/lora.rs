@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests; clippy.toml covers only the test functions themselves
 
-use atelier_models::{ClipTextConfig, ClipTextModel, UNet2DConditionModel, UNetConfig};
+use atelier_models::{ClipTextConfig, ClipTextModel, Network, Prepared, UNet2DConditionModel, UNetConfig};
 use atelier_weights::lora::{Adaptation, Adapter, BlockWeights, Mode, Modules, Part, Stack, Strength};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
@@ -66,16 +66,18 @@ impl Tiny {
 
     fn predict(&self, stack: &Stack, mode: Mode) -> Tensor {
         let adaptation = Adaptation { stack: stack.clone(), mode };
-        let folder = golden().join("tiny-sd/unet");
-        let opened = UNet2DConditionModel::open_adapted(folder, DType::F32, CPU, &adaptation).unwrap();
+        let folder = atelier_weights::Component::folder(golden().join("tiny-sd/unet")).unwrap();
+        let prepared = Prepared::<UNet2DConditionModel>::new(folder).unwrap();
+        let opened = prepared.build_adapted(Part::Unet, &adaptation, DType::F32, CPU).unwrap();
         let o = &self.outputs;
         opened.model.forward(&o["sample"], &o["timestep"], &o["context"]).unwrap()
     }
 
     fn encode(&self, stack: &Stack, mode: Mode) -> Tensor {
         let adaptation = Adaptation { stack: stack.clone(), mode };
-        let folder = golden().join("tiny-sd/text_encoder");
-        let opened = ClipTextModel::open_adapted(folder, DType::F32, CPU, &adaptation).unwrap();
+        let folder = atelier_weights::Component::folder(golden().join("tiny-sd/text_encoder")).unwrap();
+        let prepared = Prepared::<ClipTextModel>::new(folder).unwrap();
+        let opened = prepared.build_adapted(Part::TextEncoder, &adaptation, DType::F32, CPU).unwrap();
         let ids = self.outputs["te.input_ids"].to_dtype(DType::U32).unwrap().to_vec2().unwrap();
         opened.model.encode(&ids, 0).unwrap()
     }

@@ -206,6 +206,18 @@ impl Provider for Weights {
     fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
+
+    fn unused(&self) -> Vec<String> {
+        Weights::unused(self)
+    }
+
+    fn elements(&self) -> u64 {
+        self.tensors.values().map(|entry| elements(&entry.info.shape)).sum()
+    }
+}
+
+pub(crate) fn elements(shape: &[usize]) -> u64 {
+    shape.iter().map(|side| *side as u64).product()
 }
 
 fn decode(

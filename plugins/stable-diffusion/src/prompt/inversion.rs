@@ -103,7 +103,7 @@ impl Named {
             Some(tokenizer) => tokenizer.tokens(name).map_err(|e| error::model("cannot read a name", e))?,
             None => Vec::new(),
         };
-        let config = pipeline.text_encoder().config();
+        let config = pipeline.text_config();
         let (count, width) = word.vectors.dims2().map_err(error::tensor("an embedding"))?;
         let room = config.max_position_embeddings.saturating_sub(2);
         if tokens.is_empty() {

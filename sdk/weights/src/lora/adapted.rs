@@ -170,6 +170,14 @@ impl Provider for Adapted {
         self.inner.contains(name)
     }
 
+    fn unused(&self) -> Vec<String> {
+        self.inner.unused()
+    }
+
+    fn elements(&self) -> u64 {
+        self.inner.elements()
+    }
+
     fn layer(
         &self,
         name: &str,
