@@ -3,6 +3,7 @@
 use crate::items::{SamplerItem, ScheduleItem};
 use atelier_sdk::{Error, ErrorKind, Keyed, Registry, Result};
 use serde_json::{Map, Value, json};
+use std::path::Path;
 
 const NEGATIVE: &str = "Negative prompt: ";
 
@@ -20,6 +21,7 @@ const FIELDS: [(&str, &str); 6] = [
 pub fn format(
     params: &Map<String, Value>,
     model: &str,
+    files: &Map<String, Value>,
     samplers: &Registry<SamplerItem>,
     schedules: &Registry<ScheduleItem>,
 ) -> String {
@@ -44,8 +46,21 @@ pub fn format(
     push("Variation seed strength", number("subseed_strength").filter(|_| varied));
     push("Clip skip", number("clip_skip").filter(|n| n != "1"));
     push("Model", (!model.is_empty()).then(|| model.to_string()));
+    push("Lora hashes", lora_hashes(files));
     push("Version", Some(format!("atelier {}", env!("CARGO_PKG_VERSION"))));
     out + "\n" + &settings.join(", ")
+}
+
+/// `name: digits, name: digits`: the first 12 digits of each file's SHA-256. (A1111 leaves a file's header out; its
+/// digits tell files apart as these do, but are not the same.)
+fn lora_hashes(files: &Map<String, Value>) -> Option<String> {
+    let loras = files.iter().filter(|(_, file)| file["kind"] == "lora");
+    let hashes = loras.filter_map(|(name, file)| {
+        let stem = Path::new(name).file_stem().and_then(|s| s.to_str()).filter(|_| file["path"] == **name);
+        Some(format!("{}: {}", stem.unwrap_or(name), file["sha256"].as_str()?.get(..12)?))
+    });
+    let all: Vec<String> = hashes.collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 /// A value that holds a separator is written as a JSON string, as A1111 does.

@@ -1,10 +1,12 @@
 //! Runs a plan: the only place that calls engines, and the only one that logs a failed run.
 
+use crate::found::Found;
 use crate::inputs::Inputs;
 use crate::registries::Registries;
 use crate::request::Planned;
 use crate::sink::{RunFolder, Status};
 use crate::{builtin, json, machine};
+use atelier_sdk::engine::FoundFile;
 use atelier_sdk::{
     Device, Dtype, EngineCtx, Error, ErrorKind, Event, Image, LoadRequest, Result, Sampler, Schedule,
     Session, guard,
@@ -118,6 +120,8 @@ pub fn run_tool(
 trait Output {
     fn event(&mut self, event: &Event) -> Result<()>;
     fn image(&mut self, image: &Image, alone: &Value) -> Result<()>;
+    /// The files found by name so far.
+    fn found(&mut self, _: Value) {}
 }
 
 struct Keep<'a> {
@@ -154,6 +158,9 @@ impl Output for Keep<'_> {
         self.observer.saved(&path);
         Ok(())
     }
+    fn found(&mut self, record: Value) {
+        self.folder.note("files", record);
+    }
 }
 
 struct Watch<'a>(&'a mut dyn Observer);
@@ -186,6 +193,7 @@ struct Services<'a> {
     inputs: &'a Inputs,
     output: &'a mut dyn Output,
     cancel: &'a AtomicBool,
+    found: Found,
 }
 
 impl EngineCtx for Services<'_> {
@@ -208,7 +216,11 @@ impl EngineCtx for Services<'_> {
     fn input_bytes(&mut self, field: &str) -> Result<Vec<u8>> {
         self.inputs.read_bytes(field)
     }
+    fn find_file(&mut self, kind: &str, name: &str) -> Result<FoundFile> {
+        self.found.find(kind, name, self.registries, self.inputs)
+    }
     fn image(&mut self, image: Image, alone: Value) -> Result<()> {
+        self.output.found(self.found.record());
         self.output.image(&image, &alone)
     }
 }
@@ -225,7 +237,8 @@ fn perform(
     if let Some(e) = builtin::not_compiled_in("device", kind) {
         return Err(e);
     }
-    let mut services = Services { registries, inputs: &planned.inputs, output, cancel };
+    let mut services =
+        Services { registries, inputs: &planned.inputs, output, cancel, found: Found::default() };
     guard(&format!("engine `{}`", planned.engine_name), || {
         let engine = planned.engine.make()?;
         let request = LoadRequest {

@@ -14,6 +14,7 @@ pub mod builtin;
 pub mod cli;
 pub mod config;
 pub mod dispatch;
+pub mod found;
 pub mod fsx;
 pub mod inputs;
 pub mod items;

@@ -8,11 +8,10 @@
 //!   00001.json     the same metadata beside it
 //! ```
 
-use crate::fsx;
-use crate::json;
 use crate::pngmeta::{self, A1111_KEY, ATELIER_KEY};
 use crate::registries::Registries;
 use crate::request::Planned;
+use crate::{found, fsx, json};
 use atelier_sdk::model::ModelItem;
 use atelier_sdk::{Error, ErrorKind, Event, Image, Result, ResultExt};
 use jiff::Timestamp;
@@ -109,9 +108,16 @@ impl RunFolder {
             json::merge(params, alone);
         }
         metadata.insert("created".into(), json!(Timestamp::now().to_string()));
-        let own = Value::Object(metadata.clone());
         let params = metadata.get("params").and_then(Value::as_object).cloned().unwrap_or_default();
-        let a1111 = crate::a1111::format(&params, &self.model, &registries.samplers, &registries.schedules);
+        let files = metadata.get("files").and_then(Value::as_object);
+        let files = files.map(|files| found::used(files, &params)).unwrap_or_default();
+        match files.is_empty() {
+            true => metadata.remove("files"),
+            false => metadata.insert("files".into(), Value::Object(files.clone())),
+        };
+        let own = Value::Object(metadata);
+        let (samplers, schedules) = (&registries.samplers, &registries.schedules);
+        let a1111 = crate::a1111::format(&params, &self.model, &files, samplers, schedules);
         let png = pngmeta::encode(image, &[(A1111_KEY, &a1111), (ATELIER_KEY, &own.to_string())])?;
         write_json(&path.with_extension("json"), &own)?;
         fsx::write_atomic(&path, &png)?;

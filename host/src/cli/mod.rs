@@ -16,6 +16,7 @@ mod tool;
 
 use crate::config::Config;
 use crate::dispatch::Cancel;
+use crate::found::Folders;
 use crate::paths::Paths;
 use crate::plugins::catalog::{Catalog, Wanted};
 use crate::plugins::worker;
@@ -73,7 +74,7 @@ fn run(cli: Cli) -> Result<()> {
     }
     let wanted =
         Wanted { plugins: &cli.plugin, trusted_folders: &cli.trust_plugins_in, settings: config.plugins() };
-    let registries = Registries::discover(&paths, Catalog::find(wanted)?, &config.plugins().overrides)?;
+    let mut registries = Registries::discover(&paths, Catalog::find(wanted)?, &config.plugins().overrides)?;
     for problem in registries.problems.iter().filter(|p| p.named) {
         eprintln!(
             "warning: plugin {} is not in use: {}",
@@ -82,6 +83,7 @@ fn run(cli: Cli) -> Result<()> {
         );
     }
     config.check_names(registries.task_infos().iter().map(|t| t.key.as_str()))?;
+    registries.files = Folders::new(&paths, &config);
     let mut studio = Studio { paths, config, registries };
     match &cli.command {
         Command::Generate(args) => generate::run(args, &mut studio),

@@ -11,6 +11,7 @@ pub mod canvas;
 pub mod device;
 pub mod guided;
 pub mod image_params;
+pub mod loras;
 pub mod memory;
 pub mod params;
 pub mod pipeline;

@@ -3,6 +3,7 @@
 use crate::device;
 use crate::files::Files;
 use crate::guided::{Guided, Timesteps};
+use crate::loras::{self, Loras, Wanted};
 use crate::memory::{self, Need, Residency};
 use crate::params::Txt2Img;
 use crate::pipeline::{Part, Pipeline};
@@ -30,6 +31,8 @@ pub struct SdSession {
     residency: Residency,
     /// Networks whose unused tensors were told.
     told: RefCell<Vec<Part>>,
+    /// The adapters on the networks.
+    loras: RefCell<Loras>,
 }
 
 /// What the images of a request have in common.
@@ -49,11 +52,13 @@ pub(crate) fn for_inpainting() -> Error {
 impl SdSession {
     /// A session on a loaded pipeline.
     pub fn new(pipeline: Pipeline) -> Self {
-        Self { pipeline, residency: Residency::Resident, told: RefCell::default() }
+        Self { pipeline, residency: Residency::Resident, told: RefCell::default(), loras: RefCell::default() }
     }
 
     /// Decides how the networks share the memory for images of this size, and loads them if all of them stay.
     pub(crate) fn settle(&mut self, params: &Txt2Img, source: bool, ctx: &mut dyn EngineCtx) -> Result<()> {
+        // Those of the first image: what is loaded now need not be loaded again.
+        self.adapt(&Draft::new(params, 0)?, params, ctx)?;
         let need = Need::of(&self.pipeline, params, source);
         let held = Part::ALL.into_iter().filter(|part| self.pipeline.is_loaded(*part));
         let held: u64 = held.map(|part| self.pipeline.bytes(part)).sum();
@@ -90,6 +95,11 @@ impl SdSession {
         Ok(())
     }
 
+    /// Puts an image's adapters on the networks. Gives whether that changed them.
+    fn adapt(&self, draft: &Draft, params: &Txt2Img, ctx: &mut dyn EngineCtx) -> Result<bool> {
+        self.loras.borrow_mut().put(&self.pipeline, &draft.loras, params.lora_mode, ctx)
+    }
+
     /// A network is not needed for a while.
     pub(crate) fn leave(&self, part: Part) {
         if self.residency == Residency::Staged {
@@ -121,25 +131,46 @@ impl SdSession {
     ) -> Result<()> {
         let numbers: Vec<u32> = (0..job.params.count).collect();
         let group = if self.residency == Residency::Staged { GROUP } else { 1 };
-        self.ready(Part::Text, ctx)?;
         let embeddings = inversion::named(&self.pipeline, &job.params.embeddings, ctx)?;
         let mut encoder = Encoder::new(&self.pipeline, job.params.encoding()).with_embeddings(embeddings);
         for numbers in numbers.chunks(group) {
-            let texts = texts(job, numbers, &mut encoder, ctx)?;
-            self.leave(Part::Text);
-            self.ready(Part::Unet, ctx)?;
-            let mut latents = Vec::new();
-            for text in &texts {
-                latents.push(self.denoised(job, text, sampler, ctx)?);
+            let drafts: Vec<Draft> =
+                numbers.iter().map(|i| Draft::new(job.params, *i)).collect::<Result<_>>()?;
+            for alike in drafts.chunk_by(|a, b| a.loras == b.loras) {
+                self.drawn_alike(job, alike, &mut encoder, sampler, ctx)?;
             }
-            self.leave(Part::Unet);
-            self.ready(Part::Vae, ctx)?;
-            for (text, latents) in texts.iter().zip(latents) {
-                let image = self.decoded(job.params, &latents, ctx)?;
-                ctx.image((job.finish)(image)?, text.facts())?;
-            }
-            self.leave(Part::Vae);
         }
+        Ok(())
+    }
+
+    /// Draws images with the same adapters.
+    fn drawn_alike(
+        &self,
+        job: &Job<'_>,
+        drafts: &[Draft],
+        encoder: &mut Encoder<'_>,
+        sampler: &mut dyn Sampler,
+        ctx: &mut dyn EngineCtx,
+    ) -> Result<()> {
+        let Some(first) = drafts.first() else { return Ok(()) };
+        if self.adapt(first, job.params, ctx)? {
+            encoder.forget();
+        }
+        self.ready(Part::Text, ctx)?;
+        let texts = texts(job, drafts, encoder, ctx)?;
+        self.leave(Part::Text);
+        self.ready(Part::Unet, ctx)?;
+        let mut latents = Vec::new();
+        for text in &texts {
+            latents.push(self.denoised(job, text, sampler, ctx)?);
+        }
+        self.leave(Part::Unet);
+        self.ready(Part::Vae, ctx)?;
+        for (text, latents) in texts.iter().zip(latents) {
+            let image = self.decoded(job.params, &latents, ctx)?;
+            ctx.image((job.finish)(image)?, text.facts())?;
+        }
+        self.leave(Part::Vae);
         Ok(())
     }
 
@@ -241,24 +272,39 @@ impl Text {
     }
 }
 
-/// The prompts of some images, drawn and encoded.
+/// What is known of an image before anything is loaded.
+struct Draft {
+    drawn: Drawn,
+    seeds: Seeds,
+    loras: Vec<Wanted>,
+}
+
+impl Draft {
+    fn new(params: &Txt2Img, i: u32) -> Result<Self> {
+        let seeds = Seeds::of(params, i);
+        let (prompt, negative) = (&params.prompt, &params.negative_prompt);
+        let drawn = Drawn::new(prompt, negative, params.prompt_templates, seeds.seed)?;
+        let loras = loras::wanted(&params.loras, &drawn.prompt)?;
+        Ok(Self { drawn, seeds, loras })
+    }
+}
+
+/// The prompts of some images, encoded.
 fn texts(
     job: &Job<'_>,
-    numbers: &[u32],
+    drafts: &[Draft],
     encoder: &mut Encoder<'_>,
     ctx: &mut dyn EngineCtx,
 ) -> Result<Vec<Text>> {
     ctx.event(Event::Stage { stage: Stage::Encode })?;
     let params = job.params;
     let steps = job.sigmas.len() - 1;
-    let text = |i: &u32| {
-        let seeds = Seeds::of(params, *i);
-        let (prompt, negative) = (&params.prompt, &params.negative_prompt);
-        let drawn = Drawn::new(prompt, negative, params.prompt_templates, seeds.seed)?;
+    let text = |draft: &Draft| {
+        let (drawn, seeds) = (draft.drawn.clone(), draft.seeds);
         let conditioning = encoder.conditioning(&drawn.prompt, &drawn.negative, params.strength(), steps)?;
         Ok(Text { drawn, seeds, conditioning })
     };
-    numbers.iter().map(text).collect()
+    drafts.iter().map(text).collect()
 }
 
 pub(crate) fn options(map: &serde_json::Map<String, Value>) -> Value {
