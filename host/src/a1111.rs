@@ -17,11 +17,20 @@ const FIELDS: [(&str, &str); 6] = [
     ("Variation seed strength", "subseed_strength"),
 ];
 
+/// The model of an image.
+#[derive(Debug, Clone, Copy)]
+pub struct Model<'a> {
+    /// Its key.
+    pub name: &'a str,
+    /// The digest of its UNet's file.
+    pub sha256: Option<&'a str>,
+}
+
 /// Writes the text for the parameters of an image.
 pub fn format(
     params: &Map<String, Value>,
-    model: &str,
-    files: &Map<String, Value>,
+    model: Model<'_>,
+    loras: &Map<String, Value>,
     samplers: &Registry<SamplerItem>,
     schedules: &Registry<ScheduleItem>,
 ) -> String {
@@ -45,17 +54,18 @@ pub fn format(
     push("Variation seed", number("subseed").filter(|_| varied));
     push("Variation seed strength", number("subseed_strength").filter(|_| varied));
     push("Clip skip", number("clip_skip").filter(|n| n != "1"));
-    push("Model", (!model.is_empty()).then(|| model.to_string()));
-    push("Lora hashes", lora_hashes(files));
+    // The ten first digits, as A1111 shortens them.
+    push("Model hash", model.sha256.and_then(|sha256| sha256.get(..10)).map(str::to_string));
+    push("Model", (!model.name.is_empty()).then(|| model.name.to_string()));
+    push("Lora hashes", lora_hashes(loras));
     push("Version", Some(format!("atelier {}", env!("CARGO_PKG_VERSION"))));
     out + "\n" + &settings.join(", ")
 }
 
 /// `name: digits, name: digits`: the first 12 digits of each file's SHA-256. (A1111 leaves a file's header out; its
 /// digits tell files apart as these do, but are not the same.)
-fn lora_hashes(files: &Map<String, Value>) -> Option<String> {
-    let loras = files.iter().filter(|(_, file)| file["kind"] == "lora");
-    let hashes = loras.filter_map(|(name, file)| {
+fn lora_hashes(loras: &Map<String, Value>) -> Option<String> {
+    let hashes = loras.iter().filter_map(|(name, file)| {
         let stem = Path::new(name).file_stem().and_then(|s| s.to_str()).filter(|_| file["path"] == **name);
         Some(format!("{}: {}", stem.unwrap_or(name), file["sha256"].as_str()?.get(..12)?))
     });

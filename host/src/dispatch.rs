@@ -12,6 +12,7 @@ use atelier_sdk::{
     Session, guard,
 };
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,6 +48,8 @@ pub struct Outcome {
     pub images: Vec<PathBuf>,
     /// What the engine said about it.
     pub facts: Value,
+    /// The digests of the model's files, by what each is for.
+    pub model_files: BTreeMap<String, String>,
 }
 
 /// Runs a plan and keeps what it makes below `outputs`.
@@ -120,8 +123,8 @@ pub fn run_tool(
 trait Output {
     fn event(&mut self, event: &Event) -> Result<()>;
     fn image(&mut self, image: &Image, alone: &Value) -> Result<()>;
-    /// The files found by name so far.
-    fn found(&mut self, _: Value) {}
+    /// The adapters found so far.
+    fn loras(&mut self, _: Value) {}
 }
 
 struct Keep<'a> {
@@ -143,7 +146,8 @@ impl Keep<'_> {
         let facts = result?;
         written?;
         let images = self.folder.images().to_vec();
-        Ok(Outcome { dir: self.folder.dir().to_path_buf(), images, facts })
+        let model_files = self.folder.model_files();
+        Ok(Outcome { dir: self.folder.dir().to_path_buf(), images, facts, model_files })
     }
 }
 
@@ -158,8 +162,8 @@ impl Output for Keep<'_> {
         self.observer.saved(&path);
         Ok(())
     }
-    fn found(&mut self, record: Value) {
-        self.folder.note("files", record);
+    fn loras(&mut self, record: Value) {
+        self.folder.note("loras", record);
     }
 }
 
@@ -220,7 +224,7 @@ impl EngineCtx for Services<'_> {
         self.found.find(kind, name, self.registries, self.inputs)
     }
     fn image(&mut self, image: Image, alone: Value) -> Result<()> {
-        self.output.found(self.found.record());
+        self.output.loras(self.found.record());
         self.output.image(&image, &alone)
     }
 }

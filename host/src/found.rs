@@ -1,6 +1,7 @@
 //! Files that a request means by name: LoRAs, looked for in folders of their own.
 
 use crate::config::Config;
+use crate::digests;
 use crate::inputs::Inputs;
 use crate::paths::{self, Paths};
 use crate::registries::Registries;
@@ -8,10 +9,7 @@ use atelier_sdk::engine::FoundFile;
 use atelier_sdk::registry::nearest;
 use atelier_sdk::{Error, ErrorKind, Result};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Endings of files with tensors.
@@ -115,7 +113,7 @@ fn walk(folder: &Path, at: &str, depth: usize, out: &mut Vec<(String, PathBuf)>)
 
 /// The files found in a run.
 #[derive(Debug, Default)]
-pub struct Found(BTreeMap<String, (String, FoundFile)>);
+pub struct Found(BTreeMap<String, FoundFile>);
 
 impl Found {
     /// The file that a request means by `name`: its path if a field of the request names it, else one of the folders.
@@ -129,23 +127,20 @@ impl Found {
         registries: &Registries,
         inputs: &Inputs,
     ) -> Result<FoundFile> {
-        if let Some((_, known)) = self.0.get(name) {
+        if let Some(known) = self.0.get(name) {
             return Ok(known.clone());
         }
         let path =
             if inputs.names(name) { PathBuf::from(name) } else { registries.files.find(kind, name)? };
-        let sha256 = digest(&content(&path))?;
+        let sha256 = digests::of_file(&content(&path))?;
         let found = FoundFile { path, sha256 };
-        self.0.insert(name.into(), (kind.into(), found.clone()));
+        self.0.insert(name.into(), found.clone());
         Ok(found)
     }
 
-    /// For the metadata: name → `{kind, path, sha256}`.
+    /// For the metadata: name → `{path, sha256}`.
     pub fn record(&self) -> Value {
-        let entry = |(name, (kind, file)): (&String, &(String, FoundFile))| {
-            (name.clone(), json!({"kind": kind, "path": file.path, "sha256": file.sha256}))
-        };
-        Value::Object(self.0.iter().map(entry).collect())
+        Value::Object(self.0.iter().map(|(name, file)| (name.clone(), json!(file))).collect())
     }
 }
 
@@ -155,21 +150,9 @@ fn content(path: &Path) -> PathBuf {
     inside.filter(|_| path.is_dir()).unwrap_or_else(|| path.into())
 }
 
-fn digest(path: &Path) -> Result<String> {
-    let failed = |e| Error::io(format!("cannot read {}", path.display()), e);
-    let mut file = File::open(path).map_err(failed)?;
-    let (mut hash, mut block) = (Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut block).map_err(failed)? {
-            0 => return Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect()),
-            n => hash.update(&block[..n]),
-        }
-    }
-}
-
-/// Those of a run's files that an image with these parameters was made with: named by a tag of its prompt, or in a
+/// Those of a run's adapters that an image with these parameters was made with: named by a tag of its prompt, or in a
 /// list of the parameters.
-pub fn used(files: &Map<String, Value>, params: &Map<String, Value>) -> Map<String, Value> {
+pub fn used(loras: &Map<String, Value>, params: &Map<String, Value>) -> Map<String, Value> {
     let prompt = params.get("prompt").and_then(Value::as_str).unwrap_or_default();
     let tagged = |name: &str| {
         ["lora", "lyco"].iter().any(|tag| {
@@ -181,7 +164,7 @@ pub fn used(files: &Map<String, Value>, params: &Map<String, Value>) -> Map<Stri
     let listed = |name: &str| {
         list.into_iter().flatten().any(|item| ["name", "path"].iter().any(|field| item[field] == name))
     };
-    files
+    loras
         .iter()
         .filter(|(name, _)| tagged(name) || listed(name))
         .map(|(n, f)| (n.clone(), f.clone()))
@@ -239,7 +222,7 @@ mod tests {
     fn the_digest_is_that_of_the_content() {
         let dir = folder(&["a.pt", "peft/adapter_model.bin"]);
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(digest(&content(&dir.path().join("a.pt"))).unwrap(), abc);
-        assert_eq!(digest(&content(&dir.path().join("peft"))).unwrap(), abc);
+        assert_eq!(digests::of_file(&content(&dir.path().join("a.pt"))).unwrap(), abc);
+        assert_eq!(digests::of_file(&content(&dir.path().join("peft"))).unwrap(), abc);
     }
 }

@@ -77,9 +77,9 @@ fn denoise_bytes(unet: &UNetConfig, places: u64, batch: u64) -> u64 {
         held += (layers + 1) * plane;
         widest = widest.max(plane);
     }
-    // A transformer's feed-forward layer takes 8 times its width for the gate and its input, and 4 for their product;
-    // attention's queries, keys and values, the residual and a copy in another layout are about as much.
-    (held + 16 * widest) * batch * F32
+    // Fitted from above to what was measured (docs/reference/memory.md). A transformer's feed-forward layer alone takes
+    // 8 times its width for the gate and its input, and 4 for their product.
+    (held + 30 * widest) * batch * F32
 }
 
 /// Activations of a decoder: at the full size, the block before last halves the channels.
@@ -128,8 +128,8 @@ pub fn choose(
         MemoryPolicy::Auto => {
             let remark = format!(
                 "the networks are loaded one after the other: together they need about {}, and there are {}",
-                gib(need.total(Residency::Resident)),
-                gib(limit.unwrap_or(0))
+                words(need.total(Residency::Resident)),
+                words(limit.unwrap_or(0))
             );
             (Residency::Staged, Some(remark))
         }
@@ -139,23 +139,24 @@ pub fn choose(
 fn too_little(need: &Need, least: Residency, limit: u64, given: bool) -> Error {
     let message = format!(
         "this run needs about {} of memory, and {} {}",
-        gib(need.total(least)),
+        words(need.total(least)),
         if given { "`memory_limit` allows" } else { "there are" },
-        gib(limit)
+        words(limit)
     );
     let e = Error::new(ErrorKind::Environment, message);
     let e = match least {
         Residency::Resident => e.hint(format!(
             "`memory: staged` loads the networks one after the other: about {}",
-            gib(need.total(Residency::Staged))
+            words(need.total(Residency::Staged))
         )),
         Residency::Staged => e.hint("a smaller image, or `--dtype bf16`, needs less"),
     };
     e.hint("the estimate may be wrong: `memory_limit` sets what a run may take, in GiB")
 }
 
-fn gib(bytes: u64) -> String {
-    format!("{:.2} GiB", bytes as f64 / (1u64 << 30) as f64)
+fn words(bytes: u64) -> String {
+    let mib = bytes as f64 / (1u64 << 20) as f64;
+    if mib < 1000.0 { format!("{mib:.1} MiB") } else { format!("{:.2} GiB", mib / 1024.0) }
 }
 
 #[cfg(test)]

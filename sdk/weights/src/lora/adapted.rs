@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::source::{Provider, Source};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// One change and how much of it.
@@ -172,6 +173,10 @@ impl Provider for Adapted {
 
     fn unused(&self) -> Vec<String> {
         self.inner.unused()
+    }
+
+    fn paths(&self) -> &[PathBuf] {
+        self.inner.paths()
     }
 
     fn elements(&self) -> u64 {
