@@ -131,6 +131,7 @@ impl SdSession {
     ) -> Result<()> {
         let numbers: Vec<u32> = (0..job.params.count).collect();
         let group = if self.residency == Residency::Staged { GROUP } else { 1 };
+        self.ready(Part::Text, ctx)?;
         let embeddings = inversion::named(&self.pipeline, &job.params.embeddings, ctx)?;
         let mut encoder = Encoder::new(&self.pipeline, job.params.encoding()).with_embeddings(embeddings);
         for numbers in numbers.chunks(group) {
@@ -155,8 +156,8 @@ impl SdSession {
         let Some(first) = drafts.first() else { return Ok(()) };
         if self.adapt(first, job.params, ctx)? {
             encoder.forget();
+            self.ready(Part::Text, ctx)?;
         }
-        self.ready(Part::Text, ctx)?;
         let texts = texts(job, drafts, encoder, ctx)?;
         self.leave(Part::Text);
         self.ready(Part::Unet, ctx)?;
