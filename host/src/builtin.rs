@@ -3,6 +3,8 @@
 //! A crate that is merely a dependency registers nothing, silently: the linker drops it. The `use` lines
 //! keep it; a test compares what is found with the list that is expected.
 
+#[cfg(feature = "adapters")]
+use atelier_adapters as _;
 #[cfg(feature = "model-tools")]
 use atelier_model_tools as _;
 #[cfg(feature = "samplers")]
@@ -35,8 +37,13 @@ macro_rules! optional {
 pub const OPTIONAL: &[Optional] = optional! {
     "engine" "stable-diffusion" "stable-diffusion";
     "engine" "model-tools" "model-tools";
-    "task" "inspect-model" "model-tools";
-    "task" "convert-model" "model-tools";
+    "task" "model-inspect" "model-tools";
+    "task" "model-convert" "model-tools";
+    "engine" "adapters" "adapters";
+    "task" "lora-inspect" "adapters";
+    "task" "lora-merge" "adapters";
+    "task" "lora-extract" "adapters";
+    "task" "lora-convert" "adapters";
     "task" "txt2img" "txt2img";
     "task" "img2img" "img2img";
     "task" "inpaint" "inpaint";
