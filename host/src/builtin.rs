@@ -3,6 +3,10 @@
 //! A crate that is merely a dependency registers nothing, silently: the linker drops it. The `use` lines
 //! keep it; a test compares what is found with the list that is expected.
 
+#[cfg(feature = "adapters")]
+use atelier_adapters as _;
+#[cfg(feature = "model-tools")]
+use atelier_model_tools as _;
 #[cfg(feature = "samplers")]
 use atelier_samplers as _;
 #[cfg(feature = "stable-diffusion")]
@@ -32,6 +36,14 @@ macro_rules! optional {
 /// All that can be left out of a build.
 pub const OPTIONAL: &[Optional] = optional! {
     "engine" "stable-diffusion" "stable-diffusion";
+    "engine" "model-tools" "model-tools";
+    "task" "model-inspect" "model-tools";
+    "task" "model-convert" "model-tools";
+    "engine" "adapters" "adapters";
+    "task" "lora-inspect" "adapters";
+    "task" "lora-merge" "adapters";
+    "task" "lora-extract" "adapters";
+    "task" "lora-convert" "adapters";
     "task" "txt2img" "txt2img";
     "task" "img2img" "img2img";
     "task" "inpaint" "inpaint";
@@ -85,6 +97,7 @@ pub fn features() -> Vec<&'static str> {
     let mut out: Vec<_> = OPTIONAL.iter().filter(|o| o.compiled).map(|o| o.feature).collect();
     for (name, on) in [
         ("accelerate", cfg!(feature = "accelerate")),
+        ("hub", cfg!(feature = "hub")),
         ("cudnn", cfg!(feature = "cudnn")),
         ("mkl", cfg!(feature = "mkl")),
     ] {

@@ -1,6 +1,7 @@
 //! Everything that was found: one registry for each kind of plugin.
 
 use crate::builtin;
+use crate::found::Folders;
 use crate::items::{EngineItem, Origin, Part, SamplerItem, ScheduleItem, TaskItem};
 use crate::manifest;
 use crate::paths::Paths;
@@ -34,6 +35,8 @@ pub struct Registries {
     pub schedules: Registry<ScheduleItem>,
     /// What can be loaded.
     pub models: Registry<ModelItem>,
+    /// Where files are that requests mean by name.
+    pub files: Folders,
     /// The libraries that are in use.
     pub plugins: Vec<Arc<Plugin>>,
     /// The libraries that are not, and why.
@@ -57,6 +60,7 @@ impl Registries {
                 inventory::iter::<ScheduleReg>.into_iter().map(Part::linked),
             )?,
             models: Registry::new("model", models(paths)?)?,
+            files: Folders::default(),
             plugins: Vec::new(),
             problems: catalog.problems,
         };
@@ -169,6 +173,8 @@ impl Registries {
             source: String::new(),
             defaults: Default::default(),
             sha256: Default::default(),
+            files: Vec::new(),
+            terms: None,
         };
         self.models.insert(ModelItem { spec, origin: LOCAL.into() })?;
         Ok(key)
