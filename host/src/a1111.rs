@@ -16,10 +16,19 @@ const FIELDS: [(&str, &str); 6] = [
     ("Variation seed strength", "subseed_strength"),
 ];
 
+/// The model of an image.
+#[derive(Debug, Clone, Copy)]
+pub struct Model<'a> {
+    /// Its key.
+    pub name: &'a str,
+    /// The digest of its UNet's file.
+    pub sha256: Option<&'a str>,
+}
+
 /// Writes the text for the parameters of an image.
 pub fn format(
     params: &Map<String, Value>,
-    model: &str,
+    model: Model<'_>,
     samplers: &Registry<SamplerItem>,
     schedules: &Registry<ScheduleItem>,
 ) -> String {
@@ -43,7 +52,9 @@ pub fn format(
     push("Variation seed", number("subseed").filter(|_| varied));
     push("Variation seed strength", number("subseed_strength").filter(|_| varied));
     push("Clip skip", number("clip_skip").filter(|n| n != "1"));
-    push("Model", (!model.is_empty()).then(|| model.to_string()));
+    // The ten first digits, as A1111 shortens them.
+    push("Model hash", model.sha256.and_then(|sha256| sha256.get(..10)).map(str::to_string));
+    push("Model", (!model.name.is_empty()).then(|| model.name.to_string()));
     push("Version", Some(format!("atelier {}", env!("CARGO_PKG_VERSION"))));
     out + "\n" + &settings.join(", ")
 }

@@ -10,6 +10,7 @@ use atelier_sdk::{
     Session, guard,
 };
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +46,8 @@ pub struct Outcome {
     pub images: Vec<PathBuf>,
     /// What the engine said about it.
     pub facts: Value,
+    /// The digests of the model's files, by what each is for.
+    pub model_files: BTreeMap<String, String>,
 }
 
 /// Runs a plan and keeps what it makes below `outputs`.
@@ -139,7 +142,8 @@ impl Keep<'_> {
         let facts = result?;
         written?;
         let images = self.folder.images().to_vec();
-        Ok(Outcome { dir: self.folder.dir().to_path_buf(), images, facts })
+        let model_files = self.folder.model_files();
+        Ok(Outcome { dir: self.folder.dir().to_path_buf(), images, facts, model_files })
     }
 }
 

@@ -13,6 +13,7 @@ pub mod a1111;
 pub mod builtin;
 pub mod cli;
 pub mod config;
+pub mod digests;
 pub mod dispatch;
 pub mod fsx;
 #[cfg(feature = "hub")]

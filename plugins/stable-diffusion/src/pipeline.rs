@@ -161,6 +161,16 @@ impl Pipeline {
         Some(format!("{} tensors of the model's files are not used, such as {first}", unused.len()))
     }
 
+    /// The files of the networks' weights, each with the name of the network.
+    pub fn paths(&self) -> Vec<(&'static str, &Path)> {
+        let all = [
+            (self.text.name(), self.text.paths()),
+            (self.unet.name(), self.unet.paths()),
+            (self.vae.name(), self.vae.paths()),
+        ];
+        all.into_iter().flat_map(|(name, paths)| paths.iter().map(move |p| (name, p.as_path()))).collect()
+    }
+
     /// What had to be guessed about the model.
     pub fn guess(&self) -> Option<&str> {
         self.guess.as_deref()

@@ -300,6 +300,9 @@ pub fn load(request: &atelier_sdk::LoadRequest<'_>, ctx: &mut dyn EngineCtx) -> 
     let pipeline = Files::of(model, path)
         .and_then(|files| Pipeline::new(&files, dtype, &device))
         .map_err(|e| e.context(place.clone()))?;
+    for (role, path) in pipeline.paths() {
+        ctx.event(Event::File { role: role.into(), path: path.into() })?;
+    }
     if let Some(guess) = pipeline.guess() {
         ctx.event(Event::Warning { message: guess.into() })?;
     }

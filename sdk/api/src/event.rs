@@ -36,6 +36,13 @@ pub enum Event {
         /// Wall time of this step.
         seconds: f64,
     },
+    /// A file of the model is in use: its digest joins the metadata.
+    File {
+        /// What it is for: `unet`, `vae`, ...
+        role: String,
+        /// Where it is.
+        path: std::path::PathBuf,
+    },
     /// So much of a long work is done.
     Progress {
         /// What is done, of `total`.

@@ -54,6 +54,7 @@ impl std::ops::Deref for Content {
 /// Which of the three a file is, its first bytes say, not its name.
 pub struct Weights {
     place: String,
+    paths: Vec<PathBuf>,
     files: Vec<Content>,
     tensors: BTreeMap<String, Entry>,
     metadata: BTreeMap<String, String>,
@@ -95,8 +96,8 @@ impl Weights {
     }
 
     fn none(place: String) -> Self {
-        let (files, tensors, metadata) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Self { place, files, tensors, metadata, used: Mutex::default() }
+        let (tensors, metadata) = (BTreeMap::new(), BTreeMap::new());
+        Self { place, paths: Vec::new(), files: Vec::new(), tensors, metadata, used: Mutex::default() }
     }
 
     fn add(&mut self, path: &Path) -> Result<()> {
@@ -108,7 +109,9 @@ impl Weights {
         // SAFETY: the map is read-only. Another process that shortens the file while we read it would stop this one;
         // that is the price of mapping, and it is what every loader of this format pays.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        self.take(Content::Map(map), path)
+        self.take(Content::Map(map), path)?;
+        self.paths.push(path.into());
+        Ok(())
     }
 
     fn take(&mut self, content: Content, path: &Path) -> Result<()> {
@@ -142,6 +145,11 @@ impl Weights {
     /// The path these weights were opened from, for messages.
     pub fn place(&self) -> &str {
         &self.place
+    }
+
+    /// The files.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
     }
 
     /// The names of all tensors, sorted.
@@ -288,6 +296,10 @@ impl Provider for Weights {
 
     fn unused(&self) -> Vec<String> {
         Weights::unused(self)
+    }
+
+    fn paths(&self) -> &[PathBuf] {
+        &self.paths
     }
 
     fn elements(&self) -> u64 {

@@ -246,6 +246,10 @@ impl Provider for CheckpointPart {
         unused
     }
 
+    fn paths(&self) -> &[PathBuf] {
+        self.weights.paths()
+    }
+
     fn elements(&self) -> u64 {
         self.tensors().map(|(_, shape)| elements(&shape)).sum()
     }
