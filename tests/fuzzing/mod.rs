@@ -1,7 +1,7 @@
 //! Files changed at random, for readers that must answer with content or an error: never with a panic, never by taking
 //! far more memory than the file could fill, never by taking long.
 //!
-//! A target has files to begin with, made in code, and a reader. `examples/fuzz.rs` of a crate runs its targets for a
+//! A target has files to begin with, made in code, and a reader. `examples/fuzz_*.rs` of a crate runs its targets for a
 //! time; what is found is kept in `corpus/<target>/` and runs with the tests from then on.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "shared by binaries that use parts of it")]

@@ -1,5 +1,5 @@
 //! Feeds changed files to the readers of this crate:
-//! `cargo run --release -p atelier-weights --example fuzz -- [TARGET...] [--seconds N] [--seed N] [--input FILE]`.
+//! `cargo run -p atelier-weights --example fuzz_weights -- [TARGET...] [--seconds N] [--seed N] [--input FILE]`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a tool of the tests")]
 

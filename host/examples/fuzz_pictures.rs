@@ -1,5 +1,5 @@
 //! Feeds changed files to the readers of the host:
-//! `cargo run --release -p atelier --example fuzz -- [TARGET...] [--seconds N] [--seed N] [--input FILE]`.
+//! `cargo run -p atelier --example fuzz_pictures -- [TARGET...] [--seconds N] [--seed N] [--input FILE]`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a tool of the tests")]
 
