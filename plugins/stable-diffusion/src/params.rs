@@ -65,6 +65,9 @@ pub struct Txt2Img {
     /// Number of images.
     #[schemars(range(min = 1, max = 10000))]
     pub count: u32,
+    /// Images that the network sees at once: the same images, sooner on a GPU, with more memory.
+    #[schemars(range(min = 1, max = 64))]
+    pub batch_size: u32,
     /// Which generator draws the noise.
     pub rng: RngKind,
     /// Which layer of the text encoder gives the embeddings, from the end: 1 is the last, 2 the one before it.
@@ -192,6 +195,7 @@ impl Default for Txt2Img {
             subseed: -1,
             subseed_strength: 0.0,
             count: 1,
+            batch_size: 1,
             rng: RngKind::default(),
             clip_skip: 1,
             emphasis: Emphasis::default(),
