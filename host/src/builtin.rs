@@ -5,6 +5,8 @@
 
 #[cfg(feature = "adapters")]
 use atelier_adapters as _;
+#[cfg(feature = "model-tools")]
+use atelier_model_tools as _;
 #[cfg(feature = "samplers")]
 use atelier_samplers as _;
 #[cfg(feature = "stable-diffusion")]
@@ -34,6 +36,9 @@ macro_rules! optional {
 /// All that can be left out of a build.
 pub const OPTIONAL: &[Optional] = optional! {
     "engine" "stable-diffusion" "stable-diffusion";
+    "engine" "model-tools" "model-tools";
+    "task" "model-inspect" "model-tools";
+    "task" "model-convert" "model-tools";
     "engine" "adapters" "adapters";
     "task" "lora-inspect" "adapters";
     "task" "lora-merge" "adapters";
@@ -92,6 +97,7 @@ pub fn features() -> Vec<&'static str> {
     let mut out: Vec<_> = OPTIONAL.iter().filter(|o| o.compiled).map(|o| o.feature).collect();
     for (name, on) in [
         ("accelerate", cfg!(feature = "accelerate")),
+        ("hub", cfg!(feature = "hub")),
         ("cudnn", cfg!(feature = "cudnn")),
         ("mkl", cfg!(feature = "mkl")),
     ] {

@@ -8,8 +8,8 @@ use crate::sink::{RunFolder, Status};
 use crate::{builtin, json, machine};
 use atelier_sdk::engine::FoundFile;
 use atelier_sdk::{
-    Device, Dtype, EngineCtx, Error, ErrorKind, Event, Image, LoadRequest, Result, Sampler, Schedule,
-    Session, guard,
+    Device, Dtype, EngineCtx, Error, ErrorKind, Event, Image, LoadRequest, PreviewOf, Result, Sampler,
+    Schedule, Session, guard,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -23,6 +23,8 @@ pub trait Observer {
     fn event(&mut self, event: &Event);
     /// An image was saved.
     fn saved(&mut self, _path: &Path) {}
+    /// An image in work looks like this now. The file is there until the next preview takes its place.
+    fn preview(&mut self, _path: &Path, _of: PreviewOf) {}
 }
 
 /// A flag that asks a run to stop after the step it is in.
@@ -123,6 +125,10 @@ pub fn run_tool(
 trait Output {
     fn event(&mut self, event: &Event) -> Result<()>;
     fn image(&mut self, image: &Image, alone: &Value) -> Result<()>;
+    /// Previews are for those who watch a run that is kept.
+    fn preview(&mut self, _: &Image, _: PreviewOf) -> Result<()> {
+        Ok(())
+    }
     /// The adapters found so far.
     fn loras(&mut self, _: Value) {}
 }
@@ -160,6 +166,11 @@ impl Output for Keep<'_> {
         self.folder.note("inputs", self.inputs.record()?);
         let path = self.folder.image(image, alone, self.registries)?;
         self.observer.saved(&path);
+        Ok(())
+    }
+    fn preview(&mut self, image: &Image, of: PreviewOf) -> Result<()> {
+        let path = self.folder.preview(image, of)?;
+        self.observer.preview(&path, of);
         Ok(())
     }
     fn loras(&mut self, record: Value) {
@@ -226,6 +237,10 @@ impl EngineCtx for Services<'_> {
     fn image(&mut self, image: Image, alone: Value) -> Result<()> {
         self.output.loras(self.found.record());
         self.output.image(&image, &alone)
+    }
+    fn preview(&mut self, image: Image, of: PreviewOf) -> Result<()> {
+        self.output.preview(&image, of)?;
+        if self.cancelled() { Err(Error::cancelled()) } else { Ok(()) }
     }
 }
 

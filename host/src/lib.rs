@@ -17,12 +17,15 @@ pub mod digests;
 pub mod dispatch;
 pub mod found;
 pub mod fsx;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod inputs;
 pub mod items;
 pub mod json;
 pub mod layers;
 pub mod machine;
 pub mod manifest;
+pub mod model_store;
 pub mod paths;
 pub mod plugins;
 pub mod pngmeta;

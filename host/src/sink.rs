@@ -6,6 +6,7 @@
 //!   events.jsonl   everything the engine reported
 //!   00001.png      an image, with its metadata inside
 //!   00001.json     the same metadata beside it
+//!   preview.png    the image in work as it looked at the last preview, if there were any
 //! ```
 
 use crate::a1111;
@@ -17,7 +18,7 @@ use crate::pngmeta::{self, A1111_KEY, ATELIER_KEY};
 use crate::registries::Registries;
 use crate::request::Planned;
 use atelier_sdk::model::ModelItem;
-use atelier_sdk::{Error, ErrorKind, Event, Image, Result, ResultExt};
+use atelier_sdk::{Error, ErrorKind, Event, Image, PreviewOf, Result, ResultExt};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -149,6 +150,20 @@ impl RunFolder {
         self.images.push(path.clone());
         // Not into the ledger each time: of a run of thousands it would be rewritten as often.
         self.line(json!({"event": "saved", "file": path.file_name().and_then(|n| n.to_str())}))?;
+        Ok(path)
+    }
+
+    /// Keeps what an image in work looks like, in place of what was kept before.
+    ///
+    /// # Errors
+    /// The disk is full or gone.
+    pub fn preview(&mut self, image: &Image, of: PreviewOf) -> Result<PathBuf> {
+        const NAME: &str = "preview.png";
+        let path = self.dir.join(NAME);
+        fsx::write_atomic(&path, &pngmeta::encode(image, &[])?)?;
+        self.line(
+            json!({"event": "preview", "file": NAME, "image": of.image, "step": of.step, "steps": of.steps}),
+        )?;
         Ok(path)
     }
 

@@ -1,8 +1,10 @@
 //! What can be typed.
 
 mod lora;
+mod models;
 
-pub use lora::{Layout, Lora, LoraAction, Weighted};
+pub use lora::{Lora, LoraAction, LoraLayout, Weighted};
+pub use models::*;
 
 use crate::plugins::template::Kind;
 use atelier_sdk::{Device, Dtype};
@@ -49,8 +51,8 @@ pub enum Command {
     Samplers(List),
     /// What chooses the noise levels
     Schedules(List),
-    /// What can be loaded
-    Models(List),
+    /// What can be loaded; get, look into, describe, check and convert models
+    Models(Models),
     /// Look into LoRAs; merge, extract and convert them
     Lora(Lora),
     /// Print the JSON schema of a task of an engine, or of the options of a sampler or schedule
@@ -76,10 +78,9 @@ impl Command {
             Self::Generate(a) => a.json,
             Self::Presets(a) => a.action.json(),
             Self::Plugins(a) => a.action.json(),
-            Self::Engines(a) | Self::Tasks(a) | Self::Samplers(a) | Self::Schedules(a) | Self::Models(a) => {
-                a.action.json()
-            }
+            Self::Models(a) => a.action.json(),
             Self::Lora(a) => a.action.json(),
+            Self::Engines(a) | Self::Tasks(a) | Self::Samplers(a) | Self::Schedules(a) => a.action.json(),
             Self::Schema(_) | Self::Worker { .. } => false,
             Self::Doctor(a) => a.json,
             Self::Benchmark(a) => a.json,
@@ -336,6 +337,19 @@ mod tests {
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_behind_a_file_are_its_weights() {
+        let read = |text: &str| text.parse::<Weighted>().unwrap();
+        let of = |path: &str, weights| Weighted { path: path.into(), weights };
+        assert_eq!(read("a.safetensors"), of("a.safetensors", (1.0, 1.0)));
+        assert_eq!(read("a:0.5"), of("a", (0.5, 0.5)));
+        assert_eq!(read("a:0.5:1"), of("a", (0.5, 1.0)));
+        assert_eq!(read(r"C:\a.safetensors:-1"), of(r"C:\a.safetensors", (-1.0, -1.0)));
+        assert!(":1".parse::<Weighted>().is_err());
+        let line = "atelier lora merge --model m --lora a:1 --lora b --out c --overwrite --json --plugin x";
+        assert!(Cli::try_parse_from(line.split(' ')).is_ok());
     }
 
     /// An argument of a command that has the name of a global one passes the check above and panics when used.

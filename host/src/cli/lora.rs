@@ -1,6 +1,6 @@
 //! `atelier lora`: tasks of the engine for adapters.
 
-use super::args::{Layout, Lora, LoraAction, Weighted};
+use super::args::{Lora, LoraAction, LoraLayout, Weighted};
 use super::{Studio, say, say_json, tool};
 use atelier_sdk::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -39,28 +39,31 @@ fn asked(action: &LoraAction, studio: &Studio) -> Result<(&'static str, Map<Stri
             let model = model.as_deref().map(|m| model_path(m, studio)).transpose()?.unwrap_or_default();
             ("lora-inspect", json!({"lora": lora, "model": model}))
         }
-        LoraAction::Merge { model, lora, out, force, .. } => {
+        LoraAction::Merge { model, lora, out, overwrite, .. } => {
             let loras: Vec<Value> = lora.iter().map(weighted).collect();
             let model = model_path(model, studio)?;
-            ("lora-merge", json!({"model": model, "loras": loras, "out": out, "overwrite": force}))
+            ("lora-merge", json!({"model": model, "loras": loras, "out": out, "overwrite": overwrite}))
         }
-        LoraAction::Extract { base, tuned, rank, out, f32, force, .. } => {
+        LoraAction::Extract { base, tuned, rank, out, f32, overwrite, .. } => {
             let (base, tuned) = (model_path(base, studio)?, model_path(tuned, studio)?);
             let format = if *f32 { "f32" } else { "f16" };
             (
                 "lora-extract",
                 json!({"base": base, "tuned": tuned, "rank": rank, "out": out, "format": format,
-                    "overwrite": force}),
+                    "overwrite": overwrite}),
             )
         }
-        LoraAction::Convert { lora, to, model, out, force, .. } => {
+        LoraAction::Convert { lora, to, model, out, overwrite, .. } => {
             let model = model.as_deref().map(|m| model_path(m, studio)).transpose()?.unwrap_or_default();
             let to = match to {
-                Layout::Kohya => "kohya",
-                Layout::Diffusers => "diffusers",
-                Layout::Peft => "peft",
+                LoraLayout::Kohya => "kohya",
+                LoraLayout::Diffusers => "diffusers",
+                LoraLayout::Peft => "peft",
             };
-            ("lora-convert", json!({"lora": lora, "to": to, "model": model, "out": out, "overwrite": force}))
+            (
+                "lora-convert",
+                json!({"lora": lora, "to": to, "model": model, "out": out, "overwrite": overwrite}),
+            )
         }
     };
     match params {

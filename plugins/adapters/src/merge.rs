@@ -7,7 +7,7 @@ use crate::{MERGE, error};
 use atelier_sdk::files::AtomicFile;
 use atelier_sdk::{EngineCtx, Error, ErrorKind, Event, PlanCtx, Result, TaskInfo, TaskParams, Violation};
 use atelier_weights::lora::{Mode, Modules, Part, Stack, Strength};
-use atelier_weights::{Checkpoint, Planned, Provider, StoredDtype, Weights, bytes_of, write_safetensors};
+use atelier_weights::{Checkpoint, Outline, Provider, StoredDtype, Weights, bytes_of, write_safetensors};
 use candle_core::{DType, Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -118,19 +118,19 @@ fn write_all(
     changed: &dyn Fn(&str) -> Result<Option<Tensor>>,
     ctx: &mut dyn EngineCtx,
 ) -> Result<()> {
-    let planned: Vec<Planned> = weights
+    let outlines: Vec<Outline> = weights
         .names()
         .filter_map(|name| {
             let info = weights.info(name)?;
             // Blocks of fewer bits would lose most of a change.
             let dtype = if info.dtype == StoredDtype::Quantized { StoredDtype::F16 } else { info.dtype };
-            Some(Planned { name: name.into(), dtype, shape: info.shape.clone() })
+            Some(Outline { name: name.into(), dtype, shape: info.shape.clone() })
         })
         .collect();
-    let total = planned.len() as u64;
+    let total = outlines.len() as u64;
     let mut done = 0;
     let mut file = AtomicFile::create(out)?;
-    let bytes = |t: &Planned| -> std::result::Result<Vec<u8>, Failed> {
+    let bytes = |t: &Outline| -> std::result::Result<Vec<u8>, Failed> {
         ctx.event(Event::Progress { done, total, unit: "tensors".into() })?;
         done += 1;
         let float =
@@ -138,16 +138,9 @@ fn write_all(
         if float && let Some(tensor) = changed(&t.name)? {
             return Ok(bytes_of(&tensor, t.dtype).map_err(error::tensor("writing a tensor"))?);
         }
-        match weights.elements(&t.name) {
-            Some(elements) => Ok(elements.into_owned()),
-            None => {
-                let tensor = weights.get(&t.name, &t.shape, DType::F32, &Device::Cpu);
-                let tensor = tensor.map_err(error::weights("cannot read the model"))?;
-                Ok(bytes_of(&tensor, t.dtype).map_err(error::tensor("writing a tensor"))?)
-            }
-        }
+        Ok(weights.encoded(&t.name, Some(t.dtype)).map_err(error::weights("cannot read the model"))?)
     };
-    write_safetensors(&mut BufWriter::new(&mut file), &planned, weights.metadata(), bytes)
+    write_safetensors(&mut BufWriter::new(&mut file), outlines, weights.metadata(), bytes)
         .map_err(|Failed(e)| e.context(format!("cannot write {}", out.display())))?;
     file.commit()
 }

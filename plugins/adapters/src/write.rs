@@ -3,7 +3,7 @@
 use atelier_sdk::files::AtomicFile;
 use atelier_sdk::{Error, ErrorKind, Result};
 use atelier_weights::lora::{Delta, Factor, Part, Update};
-use atelier_weights::{Planned, bytes_of, write_safetensors};
+use atelier_weights::{Outline, bytes_of, write_safetensors};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter};
@@ -17,10 +17,10 @@ pub type Tensors = BTreeMap<String, Tensor>;
 /// # Errors
 /// The place is not writable.
 pub fn tensors(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String, String>) -> Result<()> {
-    let planned: Vec<Planned> = tensors.iter().map(|(name, t)| Planned::of(name, t)).collect();
+    let outlines: Vec<Outline> = tensors.iter().map(|(name, t)| Outline::of(name, t)).collect();
     let mut file = AtomicFile::create(path)?;
-    let bytes = |t: &Planned| bytes_of(&tensors[&t.name], t.dtype).map_err(io::Error::other);
-    write_safetensors(&mut BufWriter::new(&mut file), &planned, metadata, bytes).map_err(|e| {
+    let bytes = |t: &Outline| bytes_of(&tensors[&t.name], t.dtype).map_err(io::Error::other);
+    write_safetensors(&mut BufWriter::new(&mut file), outlines, metadata, bytes).map_err(|e| {
         Error::io(format!("cannot write {}", path.display()), e).of_kind(ErrorKind::Environment)
     })?;
     file.commit()

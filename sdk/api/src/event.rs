@@ -17,6 +17,17 @@ pub enum Stage {
     Decode,
 }
 
+/// What a preview shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreviewOf {
+    /// Number of the image within the run, from 1.
+    pub image: usize,
+    /// Steps done, from 1.
+    pub step: usize,
+    /// Steps in all.
+    pub steps: usize,
+}
+
 /// An event of a run, one line of `events.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]

@@ -59,9 +59,9 @@ impl StoredDtype {
         })
     }
 
-    /// Its name in a safetensors header; blocks have none.
-    pub fn name(self) -> &'static str {
-        match self {
+    /// Its name in a safetensors header; none for blocks, which such files do not have.
+    pub fn name(self) -> Option<&'static str> {
+        Some(match self {
             Self::Bool => "BOOL",
             Self::U8 => "U8",
             Self::I8 => "I8",
@@ -77,8 +77,13 @@ impl StoredDtype {
             Self::U64 => "U64",
             Self::I64 => "I64",
             Self::F64 => "F64",
-            Self::Quantized => "blocks",
-        }
+            Self::Quantized => return None,
+        })
+    }
+
+    /// Whether a weight can have it that is not quantised.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
     }
 
     /// Bytes of one element; 1 for blocks, whose length only the range of their bytes says.

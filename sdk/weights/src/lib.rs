@@ -17,9 +17,9 @@ pub mod lora;
 mod source;
 mod torch;
 mod weights;
-mod write;
+mod writer;
 
-pub use checkpoint::{Checkpoint, CheckpointPart, Kind};
+pub use checkpoint::{Checkpoint, CheckpointPart, Kind, Network, ldm_name};
 pub use component::Component;
 pub use config::ConfigFile;
 pub use error::{Error, Result};
@@ -27,4 +27,4 @@ pub use folder::{ComponentFolder, DiffusersFolder};
 pub use header::{Header, StoredDtype, TensorInfo};
 pub use source::{Provider, Source, fake};
 pub use weights::Weights;
-pub use write::{Planned, bytes_of, write_safetensors};
+pub use writer::{Outline, bytes_of, write_safetensors};

