@@ -188,6 +188,10 @@ fn a_lora_that_is_not_found_is_an_error_and_not_ignored() {
     let params: Txt2Img = serde_json::from_value(json!({"negative_prompt": "<lora:shoes:0.8>"})).unwrap();
     let found = params.plan(&atelier_sdk::PlanCtx { entropy: 0 }).unwrap_err();
     assert_eq!(found[0].pointer, "/negative_prompt");
+    let hires = json!({"hires": {"scale": 2.0, "prompt": "<lora:shoes:0.8>"}});
+    let params: Txt2Img = serde_json::from_value(hires).unwrap();
+    let found = params.plan(&atelier_sdk::PlanCtx { entropy: 0 }).unwrap_err();
+    assert_eq!(found[0].pointer, "/hires/prompt");
 }
 
 #[test]
