@@ -160,6 +160,10 @@ impl Delta {
         if self.bias.as_ref().is_some_and(|b| b.elem_count() != rows) {
             return false;
         }
+        let lengths = |m: &Tensor| by_rows(m, rows) || m.elem_count() == shape.get(1).copied().unwrap_or(1);
+        if self.magnitude.as_ref().is_some_and(|m| !lengths(m)) {
+            return false;
+        }
         let kernel = |dims: &[usize]| dims.iter().skip(2).copied().filter(|d| *d > 1).collect::<Vec<_>>();
         match &self.update {
             Update::None => true,
@@ -258,13 +262,18 @@ fn kronecker(first: &Factor, second: &Factor, shape: &[usize]) -> Result<Tensor>
     first.broadcast_mul(&second)
 }
 
+/// Whether a magnitude has one length for each of so many rows.
+fn by_rows(magnitude: &Tensor, rows: usize) -> bool {
+    magnitude.elem_count() == rows && magnitude.dims().first() == Some(&rows)
+}
+
 /// `changed` with its rows, or its columns, made as long as `magnitude` says.
 ///
 /// Errors: a magnitude that is neither one number for each row nor one for each column.
 fn decomposed(changed: &Tensor, magnitude: &Tensor) -> Result<Tensor> {
     let rows = changed.dim(0)?;
     let flat = changed.flatten_from(1)?;
-    let by_rows = magnitude.elem_count() == rows && magnitude.dims().first() == Some(&rows);
+    let by_rows = by_rows(magnitude, rows);
     let lengths = if by_rows {
         flat.sqr()?.sum_keepdim(1)?.sqrt()?
     } else {
