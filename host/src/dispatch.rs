@@ -4,7 +4,7 @@ use crate::inputs::Inputs;
 use crate::registries::Registries;
 use crate::request::Planned;
 use crate::sink::{RunFolder, Status};
-use crate::{builtin, json};
+use crate::{builtin, json, machine};
 use atelier_sdk::{
     Device, Dtype, EngineCtx, Error, ErrorKind, Event, Image, LoadRequest, Result, Sampler, Schedule,
     Session, guard,
@@ -237,6 +237,7 @@ fn perform(
         let mut session: Box<dyn Session> = engine.load(&request, &mut services)?;
         let mut facts = session.run(&planned.task, &planned.plan, &mut services)?;
         facts["device"] = json!(session.describe());
+        facts["peak_memory"] = json!(machine::peak_memory());
         Ok(facts)
     })
 }

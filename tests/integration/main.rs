@@ -8,6 +8,7 @@ mod generate;
 mod guides;
 mod image_tasks;
 mod lists;
+mod memory;
 mod model_files;
 mod parity;
 mod parity_image;

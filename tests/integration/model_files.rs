@@ -55,8 +55,11 @@ fn truncated_weights_are_told_with_file_and_sizes() {
 
 #[test]
 fn weights_of_another_shape_are_told_with_both_shapes() {
+    damaged(|m| edit(&m.join("unet/config.json"), "    64\n", "    96\n"))
+        .fails(7, &["expected shape [96", "found [64"]);
+    // What only a look at all networks tells is told before any is loaded.
     damaged(|m| edit(&m.join("unet/config.json"), "\"in_channels\": 4", "\"in_channels\": 5"))
-        .fails(7, &["conv_in"]);
+        .fails(5, &["5 input channels"]);
     damaged(|m| {
         std::fs::copy(
             m.join("vae/diffusion_pytorch_model.safetensors"),

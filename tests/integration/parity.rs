@@ -12,7 +12,7 @@ use atelier_sdk::{
     Schedule,
 };
 use atelier_stable_diffusion::guided::{Guidance, Guided, Timesteps};
-use atelier_stable_diffusion::pipeline::Pipeline;
+use atelier_stable_diffusion::pipeline::{Part, Pipeline};
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -205,8 +205,11 @@ fn states(
 }
 
 fn setup() -> (Reference, Pipeline) {
-    let (pipeline, unused) = Pipeline::open(&golden().join("tiny-sd"), DType::F32, &Device::Cpu).unwrap();
-    assert_eq!(unused, Vec::<String>::new());
+    let pipeline = Pipeline::open(&golden().join("tiny-sd"), DType::F32, &Device::Cpu).unwrap();
+    for part in Part::ALL {
+        pipeline.load(part).unwrap();
+        assert_eq!(pipeline.unused(part), None);
+    }
     (Reference::read("txt2img.safetensors"), pipeline)
 }
 

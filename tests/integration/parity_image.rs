@@ -5,7 +5,7 @@
 
 use crate::parity::{Nowhere, Reference, Replay, TOLERANCE, error, grid, guidance};
 use crate::support::golden;
-use atelier_models::AutoencoderKl;
+use atelier_models::{AutoencoderKl, Network};
 use atelier_sdk::rng::{NormalRng, RngKind};
 use atelier_sdk::{Registry, Run, SamplerReg};
 use atelier_stable_diffusion::guided::{Guided, Timesteps};
@@ -80,7 +80,7 @@ fn compare(pipeline: &Pipeline, reference: &Reference, case: Case<'_>, expected:
 #[test]
 fn img2img_runs_follow_the_reference_at_every_strength() {
     let reference = Reference::read("img2img.safetensors");
-    let (pipeline, _) = Pipeline::open(&golden().join("tiny-sd"), DType::F32, &Device::Cpu).unwrap();
+    let pipeline = Pipeline::open(&golden().join("tiny-sd"), DType::F32, &Device::Cpu).unwrap();
     let image = (&reference.tensors["image"] * 2.0).unwrap().affine(1.0, -1.0).unwrap();
     for (scheduler, sampler) in SAMPLERS {
         for strength in [0.3, 0.75, 1.0] {
@@ -118,7 +118,7 @@ fn latent_mask(reference: &Reference) -> Vec<f32> {
 #[test]
 fn inpainting_with_an_ordinary_model_follows_the_reference() {
     let reference = Reference::read("inpaint.safetensors");
-    let (pipeline, _) = Pipeline::open(&golden().join("tiny-sd"), DType::F32, &Device::Cpu).unwrap();
+    let pipeline = Pipeline::open(&golden().join("tiny-sd"), DType::F32, &Device::Cpu).unwrap();
     let image = (&reference.tensors["image"] * 2.0).unwrap().affine(1.0, -1.0).unwrap();
     for (scheduler, sampler) in SAMPLERS.iter().filter(|s| s.0 != "euler_a") {
         // At strength 1 the reference begins with noise alone, also where the image stays; we keep it there.
@@ -150,7 +150,7 @@ fn inpainting_with_a_model_for_it_follows_the_reference() {
     crate::support::copy(&golden().join("tiny-sd"), dir.path());
     std::fs::remove_dir_all(dir.path().join("unet")).unwrap();
     crate::support::copy(&unet, &dir.path().join("unet"));
-    let (pipeline, _) = Pipeline::open(dir.path(), DType::F32, &Device::Cpu).unwrap();
+    let pipeline = Pipeline::open(dir.path(), DType::F32, &Device::Cpu).unwrap();
     assert!(pipeline.is_inpainting());
     let image = (&reference.tensors["image"] * 2.0).unwrap().affine(1.0, -1.0).unwrap();
     let mask = &reference.tensors["mask"];

@@ -414,4 +414,27 @@ mod tests {
         drop(encoder);
         assert_eq!(decode("a.gif", &out).unwrap().width(), 5000);
     }
+
+    fn fixture(name: &str) -> Image {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/images");
+        decode(name, &std::fs::read(folder.join(name)).unwrap()).unwrap()
+    }
+
+    /// Adobe's programs store the inks inverted; read without that, red would be cyan's complement, black.
+    #[test]
+    fn a_jpeg_for_print_has_the_colours_of_its_inks() {
+        let image = fixture("cmyk.jpg");
+        assert_eq!((image.width(), image.height(), image.format()), (16, 16, PixelFormat::Rgb8));
+        let near = |(found, wanted): (&u8, u8)| found.abs_diff(wanted) <= 4;
+        assert!(image.data()[..3].iter().zip([255, 0, 0]).all(near), "{:?}", &image.data()[..3]);
+    }
+
+    #[test]
+    fn of_an_animation_the_first_frame_counts() {
+        for name in ["animated.gif", "animated.webp", "animated.png"] {
+            let image = fixture(name);
+            assert_eq!((image.width(), image.height()), (8, 8), "{name}");
+            assert_eq!(&image.data()[..3], [255, 0, 0], "{name}");
+        }
+    }
 }

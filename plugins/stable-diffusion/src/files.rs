@@ -3,12 +3,12 @@
 use crate::error;
 use crate::process::{Prediction, Process};
 use atelier_models::{
-    AutoencoderKl, ClipTextConfig, ClipTextModel, ClipTokenizer, Opened, Padding, UNet2DConditionModel,
+    AutoencoderKl, ClipTextConfig, ClipTextModel, ClipTokenizer, Network, Padding, Prepared,
+    UNet2DConditionModel,
 };
 use atelier_ops::Activation;
 use atelier_sdk::{Error, ErrorKind, ModelSpec, Result};
-use atelier_weights::{Checkpoint, CheckpointPart, DiffusersFolder};
-use candle_core::{DType, Device};
+use atelier_weights::{Checkpoint, CheckpointPart, Component, DiffusersFolder};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -45,13 +45,8 @@ pub struct Files {
     prediction: Option<Prediction>,
 }
 
-/// How a network is opened: from its folder, or from a file.
-struct Opener<M> {
-    name: &'static str,
-    folder: fn(PathBuf, DType, &Device) -> atelier_models::Result<Opened<M>>,
-    pick: fn(&Checkpoint) -> atelier_weights::Result<CheckpointPart>,
-    part: fn(CheckpointPart, DType, &Device) -> atelier_models::Result<Opened<M>>,
-}
+/// Finds a network in a checkpoint of one file.
+type Pick = fn(&Checkpoint) -> atelier_weights::Result<CheckpointPart>;
 
 impl Files {
     /// The files at `path`, a diffusers folder or a checkpoint in one file.
@@ -87,61 +82,37 @@ impl Files {
     /// The UNet.
     ///
     /// # Errors
-    /// Missing, damaged or misfit files.
-    pub fn unet(&self, dtype: DType, device: &Device) -> Result<(UNet2DConditionModel, Vec<String>)> {
-        let opener = Opener {
-            name: "unet",
-            folder: UNet2DConditionModel::open,
-            pick: Checkpoint::unet,
-            part: UNet2DConditionModel::from_part,
-        };
-        self.network(&opener, dtype, device)
+    /// Missing or damaged files, a configuration out of bounds.
+    pub fn unet(&self) -> Result<Prepared<UNet2DConditionModel>> {
+        self.network("unet", Checkpoint::unet)
     }
 
     /// The autoencoder.
     ///
     /// # Errors
-    /// Missing, damaged or misfit files.
-    pub fn vae(&self, dtype: DType, device: &Device) -> Result<(AutoencoderKl, Vec<String>)> {
-        let opener = Opener {
-            name: "vae",
-            folder: AutoencoderKl::open,
-            pick: Checkpoint::vae,
-            part: AutoencoderKl::from_part,
-        };
-        self.network(&opener, dtype, device)
+    /// As for [`Self::unet`].
+    pub fn vae(&self) -> Result<Prepared<AutoencoderKl>> {
+        self.network("vae", Checkpoint::vae)
     }
 
     /// The text encoder.
     ///
     /// # Errors
-    /// Missing, damaged or misfit files.
-    pub fn text(&self, dtype: DType, device: &Device) -> Result<(ClipTextModel, Vec<String>)> {
-        let opener = Opener {
-            name: "text_encoder",
-            folder: ClipTextModel::open,
-            pick: Checkpoint::text_encoder,
-            part: ClipTextModel::from_part,
-        };
-        self.network(&opener, dtype, device)
+    /// As for [`Self::unet`].
+    pub fn text(&self) -> Result<Prepared<ClipTextModel>> {
+        self.network("text_encoder", Checkpoint::text_encoder)
     }
 
-    fn network<M>(&self, opener: &Opener<M>, dtype: DType, device: &Device) -> Result<(M, Vec<String>)> {
-        let name = opener.name;
-        let open = || -> atelier_models::Result<Opened<M>> {
+    fn network<M: Network>(&self, name: &str, pick: Pick) -> Result<Prepared<M>> {
+        let open = || -> atelier_models::Result<Prepared<M>> {
             let other = self.parts.get(name).map(|path| Home::of_part(path)).transpose()?;
-            match (&other, &self.home) {
-                (Some(Home::Folder(path)), _) => (opener.folder)(path.clone(), dtype, device),
-                (None, Home::Folder(root)) => (opener.folder)(root.join(name), dtype, device),
-                (Some(Home::File(file)), _) | (None, Home::File(file)) => {
-                    (opener.part)((opener.pick)(file)?, dtype, device)
-                }
-            }
+            Prepared::new(match (&other, &self.home) {
+                (Some(Home::Folder(path)), _) => Component::folder(path)?,
+                (None, Home::Folder(root)) => Component::folder(root.join(name))?,
+                (Some(Home::File(file)), _) | (None, Home::File(file)) => pick(file)?.into(),
+            })
         };
-        let opened = open().map_err(|e| failed(name, e))?;
-        // Buffers that older libraries saved along with the weights.
-        let unused = opened.unused.into_iter().filter(|t| !t.ends_with("position_ids"));
-        Ok((opened.model, unused.map(|t| format!("{name}: {t}")).collect()))
+        open().map_err(|e| failed(name, e))
     }
 
     /// The tokenizer for a text encoder: the folder named or the one beside the file, else CLIP's own.
@@ -197,7 +168,8 @@ impl Files {
     }
 }
 
-fn failed(name: &str, e: atelier_models::Error) -> Error {
+/// That a network of the model cannot be had.
+pub fn failed(name: &str, e: atelier_models::Error) -> Error {
     use atelier_weights::Error::MissingPart;
     let elsewhere = matches!(e, atelier_models::Error::Weights(MissingPart { .. }));
     let e = error::model(&format!("cannot load the model's {name}"), e);

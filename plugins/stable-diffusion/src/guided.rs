@@ -3,9 +3,11 @@
 use crate::error;
 use crate::pipeline::Pipeline;
 use crate::prompt::conditioning::{Conditioning, Now};
+use atelier_models::UNet2DConditionModel;
 use atelier_sdk::rng::NormalRng;
 use atelier_sdk::{EngineCtx, Error, Event, Result, SampleCtx};
 use candle_core::Tensor;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What guides the sampling.
@@ -41,13 +43,14 @@ pub struct Guided<'a> {
     ctx: &'a mut dyn EngineCtx,
     step_began: Instant,
     channels: Option<Tensor>,
+    unet: Arc<UNet2DConditionModel>,
 }
 
 impl<'a> Guided<'a> {
     /// Prepares a run. `steps` is for progress.
     ///
     /// # Errors
-    /// Embeddings that do not fit together.
+    /// Embeddings that do not fit together; a UNet that cannot be loaded.
     pub fn new(
         pipeline: &'a Pipeline,
         guidance: &Guidance,
@@ -86,6 +89,7 @@ impl<'a> Guided<'a> {
             ctx,
             step_began,
             channels: None,
+            unet: pipeline.unet()?,
         })
     }
 
@@ -121,7 +125,7 @@ impl<'a> Guided<'a> {
         let passes = self.now.passes();
         let sample = if passes > 1 { Tensor::cat(&vec![&sample; passes], 0)? } else { sample };
         let timesteps = Tensor::full(timestep as f32, passes, device)?;
-        let out = match self.pipeline.unet().forward(&sample, &timesteps, self.now.context()) {
+        let out = match self.unet.forward(&sample, &timesteps, self.now.context()) {
             Ok(out) => out.flatten_all()?.to_vec1::<f32>()?,
             Err(e) => return Ok(Err(error::model("the UNet failed", e))),
         };

@@ -4,6 +4,7 @@ use crate::canvas::{self, Scene};
 use crate::error;
 use crate::image_params::{Fill, Img2Img, Inpaint, StepRule};
 use crate::params::Txt2Img;
+use crate::pipeline::Part;
 use crate::session::{Job, SdSession, for_inpainting, options};
 use crate::start::Start;
 use atelier_sdk::{EngineCtx, Event, Image, Result, Stage};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use std::time::Instant;
 
 impl SdSession {
-    pub(crate) fn img2img(&self, params: &Img2Img, ctx: &mut dyn EngineCtx) -> Result<Value> {
+    pub(crate) fn img2img(&mut self, params: &Img2Img, ctx: &mut dyn EngineCtx) -> Result<Value> {
         if self.pipeline.is_inpainting() {
             return Err(for_inpainting());
         }
@@ -21,12 +22,14 @@ impl SdSession {
         let image = canvas::rgb(&ctx.input_image("image")?)?;
         let size = (params.base.width, params.base.height);
         let image = canvas::fitted(&image, size, params.fit);
+        self.settle(&params.base, true, ctx)?;
         let latents = values(&self.encode(&image, ctx)?)?;
+        self.leave(Part::Vae);
         let start = Start { latents, mask: None, fill: Fill::Original, channels: None };
         self.draw(&params.base, (params.strength, params.compat), &start, ctx, &Ok)
     }
 
-    pub(crate) fn inpaint(&self, params: &Inpaint, ctx: &mut dyn EngineCtx) -> Result<Value> {
+    pub(crate) fn inpaint(&mut self, params: &Inpaint, ctx: &mut dyn EngineCtx) -> Result<Value> {
         let image = canvas::rgb(&ctx.input_image("image")?)?;
         let mask = match params.mask.is_empty() {
             true => None,
@@ -37,12 +40,14 @@ impl SdSession {
         // With an extended image the size follows from it.
         let base = Txt2Img { width: drawn.width(), height: drawn.height(), ..params.base.clone() };
         self.check_size(&base)?;
+        self.settle(&base, true, ctx)?;
         let latents = values(&self.encode(drawn, ctx)?)?;
         let latent_mask = canvas::latent_mask(mask, self.pipeline.factor());
         let channels = match self.pipeline.is_inpainting() {
             true => Some(self.inpainting_channels(drawn, mask, &latent_mask, ctx)?),
             false => None,
         };
+        self.leave(Part::Vae);
         let start = Start { latents, mask: Some(latent_mask), fill: params.fill, channels };
         self.draw(&base, (params.strength, params.compat), &start, ctx, &|image| {
             canvas::finished(scene.finish(&canvas::rgb(&image)?))
@@ -72,6 +77,7 @@ impl SdSession {
     }
 
     fn encode(&self, image: &RgbImage, ctx: &mut dyn EngineCtx) -> Result<Tensor> {
+        self.ready(Part::Vae, ctx)?;
         ctx.event(Event::Stage { stage: Stage::Encode })?;
         let planes = canvas::planes(image);
         self.pipeline.encode_planes(&planes, image.width() as usize, image.height() as usize)

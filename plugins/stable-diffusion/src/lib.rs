@@ -11,6 +11,7 @@ pub mod canvas;
 pub mod device;
 pub mod guided;
 pub mod image_params;
+pub mod memory;
 pub mod params;
 pub mod pipeline;
 pub mod process;
@@ -22,6 +23,7 @@ pub mod variation;
 mod error;
 mod files;
 mod image_tasks;
+mod slot;
 
 use atelier_sdk::{Engine, EngineCtx, EngineInfo, EngineReg, EngineTask, LoadRequest, Result, Session};
 

@@ -1,5 +1,6 @@
 //! Parameters of the tasks.
 
+use crate::memory::MemoryPolicy;
 use crate::prompt::conditioning::Strength;
 use crate::prompt::encode::{Emphasis, Encoding};
 use crate::prompt::inversion::EmbeddingFile;
@@ -84,6 +85,11 @@ pub struct Txt2Img {
     /// Part of the steps after which guidance ends.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub guidance_end: f64,
+    /// How the networks share the memory.
+    pub memory: MemoryPolicy,
+    /// Memory that a run may take, in GiB, instead of what the machine has free; 0 asks the machine.
+    #[schemars(range(min = 0.0, max = 65536.0))]
+    pub memory_limit: f64,
 }
 
 impl Txt2Img {
@@ -142,6 +148,8 @@ impl Default for Txt2Img {
             cfg_rescale: 0.0,
             guidance_start: 0.0,
             guidance_end: 1.0,
+            memory: MemoryPolicy::default(),
+            memory_limit: 0.0,
         }
     }
 }

@@ -1,25 +1,46 @@
-//! The networks of one model, loaded.
+//! The networks of one model.
 
 use crate::error;
 use crate::files::Files;
 use crate::process::Process;
+use crate::slot::Slot;
 use atelier_models::{
-    AutoencoderKl, ClipTextConfig, ClipTextModel, ClipTokenizer, UNet2DConditionModel, UNetConfig, VaeConfig,
+    AutoencoderKl, ClipTextConfig, ClipTextModel, ClipTokenizer, Prepared, UNet2DConditionModel, UNetConfig,
+    VaeConfig,
 };
 use atelier_sdk::{Error, ErrorKind, Image, Result};
-use atelier_weights::Source;
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
+use std::sync::Arc;
 
-/// A Stable Diffusion model: text encoder, UNet, autoencoder and the process they were trained for.
+/// A Stable Diffusion model: text encoder, UNet, autoencoder and the process they were trained for. The networks are
+/// loaded when they are first used.
 pub struct Pipeline {
     tokenizer: Option<ClipTokenizer>,
-    text: ClipTextModel,
-    unet: UNet2DConditionModel,
-    vae: AutoencoderKl,
+    text: Slot<ClipTextModel>,
+    unet: Slot<UNet2DConditionModel>,
+    vae: Slot<AutoencoderKl>,
     process: Process,
     device: Device,
     dtype: DType,
+    place: String,
+    guess: Option<String>,
+}
+
+/// The networks of a pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The text encoder.
+    Text,
+    /// The UNet.
+    Unet,
+    /// The autoencoder.
+    Vae,
+}
+
+impl Part {
+    /// All of them, in the order of their use.
+    pub const ALL: [Self; 3] = [Self::Text, Self::Unet, Self::Vae];
 }
 
 /// A prompt as the UNet takes it.
@@ -32,67 +53,122 @@ pub struct Prompt {
 }
 
 impl Pipeline {
-    /// Opens a diffusers folder or a checkpoint in one file. Gives the pipeline and remarks for people, such as names
-    /// of tensors in its files that nothing uses.
+    /// Opens a diffusers folder or a checkpoint in one file.
     ///
     /// # Errors
     /// Missing, damaged or misfit files; a pipeline of another kind.
-    pub fn open(path: &Path, dtype: DType, device: &Device) -> Result<(Self, Vec<String>)> {
-        Self::load(&Files::open(path)?, dtype, device)
+    pub fn open(path: &Path, dtype: DType, device: &Device) -> Result<Self> {
+        Self::new(&Files::open(path)?, dtype, device)
     }
 
-    /// Loads the networks of a model.
+    /// A model whose files are found and fit together; no network is loaded yet.
     ///
     /// # Errors
     /// Missing, damaged or misfit files.
-    pub fn load(files: &Files, dtype: DType, device: &Device) -> Result<(Self, Vec<String>)> {
-        let text = files.text(dtype, device)?;
-        let unet = files.unet(dtype, device)?;
-        // Computed in 16-bit floats, the autoencoder of Stable Diffusion 1.x overflows: images turn black. The CPU
-        // computes in f32 whatever the weights are stored in.
-        let vae_dtype = if dtype == DType::F16 && !device.is_cpu() { DType::F32 } else { dtype };
-        let vae = files.vae(vae_dtype, device)?;
-        let tokenizer = files.tokenizer(text.0.config())?;
-        let context = unet.0.config().cross_attention_dim.first().copied().unwrap_or(0);
+    pub fn new(files: &Files, dtype: DType, device: &Device) -> Result<Self> {
+        let (text, unet, vae) = (files.text()?, files.unet()?, files.vae()?);
+        let context = unet.config().cross_attention_dim.first().copied().unwrap_or(0);
         let (process, guess) = files.process(context)?;
-        let unused = [text.1, unet.1, vae.1].concat();
-        let unused = unused.first().map(|first| {
-            format!("{} tensors of the model's files are not used, such as {first}", unused.len())
-        });
         let pipeline = Self {
-            tokenizer: Some(tokenizer),
-            text: text.0,
-            unet: unet.0,
-            vae: vae.0,
+            tokenizer: Some(files.tokenizer(text.config())?),
+            text: Slot::new("text_encoder", text, dtype, device),
+            unet: Slot::new("unet", unet, dtype, device),
+            vae: Slot::new("vae", vae, vae_dtype(dtype, device), device),
             process,
             device: device.clone(),
             dtype,
+            place: String::new(),
+            guess,
         };
         pipeline.check_fit()?;
-        Ok((pipeline, unused.into_iter().chain(guess).collect()))
+        Ok(pipeline)
+    }
+
+    /// Says what the model is called in the errors of networks that cannot be loaded.
+    #[must_use]
+    pub fn called(self, place: String) -> Self {
+        Self { place, ..self }
     }
 
     /// A pipeline of the shapes of Stable Diffusion 1.5 with made-up weights: for benchmarks.
     ///
     /// # Errors
-    /// Not enough memory.
+    /// None that is known.
     pub fn fake_sd15(dtype: DType, device: &Device) -> Result<Self> {
-        let source = |seed| Source::fake(seed, dtype, device);
-        let failed = |e| error::model("cannot make up weights", e);
+        let text = Prepared::of(ClipTextConfig::sd15(), atelier_weights::fake(1));
+        let unet = Prepared::of(UNetConfig::sd15(), atelier_weights::fake(2));
+        let vae = Prepared::of(VaeConfig::sd15(), atelier_weights::fake(3));
         Ok(Self {
             tokenizer: None,
-            text: ClipTextModel::new(&source(1), &ClipTextConfig::sd15()).map_err(failed)?,
-            unet: UNet2DConditionModel::new(&source(2), &UNetConfig::sd15()).map_err(failed)?,
-            vae: AutoencoderKl::new(&source(3), &VaeConfig::sd15()).map_err(failed)?,
+            text: Slot::new("text_encoder", text, dtype, device),
+            unet: Slot::new("unet", unet, dtype, device),
+            vae: Slot::new("vae", vae, vae_dtype(dtype, device), device),
             process: Process::sd1()?,
             device: device.clone(),
             dtype,
+            place: "made-up weights".into(),
+            guess: None,
         })
+    }
+
+    /// Loads a network, if it is not.
+    ///
+    /// # Errors
+    /// Missing or misshapen tensors.
+    pub fn load(&self, part: Part) -> Result<()> {
+        match part {
+            Part::Text => self.text_encoder().map(drop),
+            Part::Unet => self.unet().map(drop),
+            Part::Vae => self.vae().map(drop),
+        }
+    }
+
+    /// Whether a network is in memory.
+    pub fn is_loaded(&self, part: Part) -> bool {
+        match part {
+            Part::Text => self.text.is_loaded(),
+            Part::Unet => self.unet.is_loaded(),
+            Part::Vae => self.vae.is_loaded(),
+        }
+    }
+
+    /// Lets the memory of a network go.
+    pub fn release(&self, part: Part) {
+        match part {
+            Part::Text => self.text.release(),
+            Part::Unet => self.unet.release(),
+            Part::Vae => self.vae.release(),
+        }
+    }
+
+    /// Memory that the weights of a network take, in bytes; 0 where that is not known.
+    pub fn bytes(&self, part: Part) -> u64 {
+        match part {
+            Part::Text => self.text.bytes(),
+            Part::Unet => self.unet.bytes(),
+            Part::Vae => self.vae.bytes(),
+        }
+    }
+
+    /// That a network which was loaded has tensors in its files that nothing uses.
+    pub fn unused(&self, part: Part) -> Option<String> {
+        let unused = match part {
+            Part::Text => self.text.unused(),
+            Part::Unet => self.unet.unused(),
+            Part::Vae => self.vae.unused(),
+        };
+        let first = unused.first()?;
+        Some(format!("{} tensors of the model's files are not used, such as {first}", unused.len()))
+    }
+
+    /// What had to be guessed about the model.
+    pub fn guess(&self) -> Option<&str> {
+        self.guess.as_deref()
     }
 
     /// Networks that each load but do not belong together are told here, not by a shape error in a step.
     fn check_fit(&self) -> Result<()> {
-        let (unet, vae, text) = (self.unet.config(), self.vae.config(), self.text.config());
+        let (unet, vae, text) = (self.unet_config(), self.vae_config(), self.text_config());
         let differ =
             |what: String| Err(Error::new(ErrorKind::Corrupt, what).hint("are these parts of one model?"));
         if let Some(width) = unet.cross_attention_dim.iter().find(|w| **w != text.hidden_size) {
@@ -135,15 +211,15 @@ impl Pipeline {
                 (encoded.ids, encoded.dropped)
             }
             // Made-up weights have no vocabulary; speed does not depend on the words.
-            None => (vec![0; self.text.config().max_position_embeddings], 0),
+            None => (vec![0; self.text_config().max_position_embeddings], 0),
         };
-        let context = self.text.encode(&[ids], 0).map_err(failed)?;
+        let context = self.text_encoder()?.encode(&[ids], 0).map_err(failed)?;
         Ok(Prompt { context, dropped })
     }
 
     /// Whether the UNet also takes the mask and the masked image, as models for inpainting do.
     pub fn is_inpainting(&self) -> bool {
-        self.unet.config().in_channels != self.unet.config().out_channels
+        self.unet_config().in_channels != self.unet_config().out_channels
     }
 
     /// Encodes planes (3, height, width) of -1 ..= 1 as latents: the mean of the encoder's distribution, scaled.
@@ -154,7 +230,8 @@ impl Pipeline {
         let failed = |e| error::model("cannot encode the image", e);
         let images = Tensor::from_slice(planes, (1, 3, height, width), &self.device)
             .map_err(error::tensor("giving an image to the encoder"))?;
-        let latents = self.vae.scale(&self.vae.encode(&images).map_err(failed)?.mean).map_err(failed)?;
+        let vae = self.vae()?;
+        let latents = vae.scale(&vae.encode(&images).map_err(failed)?.mean).map_err(failed)?;
         let values: Vec<f32> =
             latents.flatten_all().and_then(|t| t.to_vec1()).map_err(error::tensor("reading latents"))?;
         match values.iter().all(|v| v.is_finite()) {
@@ -166,13 +243,13 @@ impl Pipeline {
 
     /// Pixels per latent on a side.
     pub fn factor(&self) -> usize {
-        self.vae.config().factor()
+        self.vae_config().factor()
     }
 
     /// Shape of the latents of an image: batch, channels, height, width.
     pub fn latent_shape(&self, width: u32, height: u32) -> [usize; 4] {
         let factor = self.factor();
-        [1, self.vae.config().latent_channels, height as usize / factor, width as usize / factor]
+        [1, self.vae_config().latent_channels, height as usize / factor, width as usize / factor]
     }
 
     /// Turns latents (1, channels, height, width), as sampled, into an image.
@@ -199,8 +276,9 @@ impl Pipeline {
         let latents = Tensor::from_slice(latents, shape.to_vec(), &self.device)
             .map_err(error::tensor("giving latents to the decoder"))?;
         let failed = |e| error::model("cannot decode the image", e);
-        let unscaled = self.vae.unscale(&latents).map_err(failed)?;
-        self.vae.decode(&unscaled).map_err(failed)
+        let vae = self.vae()?;
+        let unscaled = vae.unscale(&latents).map_err(failed)?;
+        vae.decode(&unscaled).map_err(failed)
     }
 
     /// The tokenizer; made-up weights have none.
@@ -208,14 +286,47 @@ impl Pipeline {
         self.tokenizer.as_ref()
     }
 
-    /// The text encoder.
-    pub fn text_encoder(&self) -> &ClipTextModel {
-        &self.text
+    /// The text encoder, loaded if it is not.
+    ///
+    /// # Errors
+    /// Missing or misshapen tensors.
+    pub fn text_encoder(&self) -> Result<Arc<ClipTextModel>> {
+        self.text.get().map_err(|e| self.here(e))
     }
 
-    /// The UNet.
-    pub fn unet(&self) -> &UNet2DConditionModel {
-        &self.unet
+    /// The UNet, loaded if it is not.
+    ///
+    /// # Errors
+    /// Missing or misshapen tensors.
+    pub fn unet(&self) -> Result<Arc<UNet2DConditionModel>> {
+        self.unet.get().map_err(|e| self.here(e))
+    }
+
+    /// The autoencoder, loaded if it is not.
+    ///
+    /// # Errors
+    /// Missing or misshapen tensors.
+    pub fn vae(&self) -> Result<Arc<AutoencoderKl>> {
+        self.vae.get().map_err(|e| self.here(e))
+    }
+
+    fn here(&self, e: Error) -> Error {
+        if self.place.is_empty() { e } else { e.context(self.place.clone()) }
+    }
+
+    /// The configuration of the text encoder.
+    pub fn text_config(&self) -> &ClipTextConfig {
+        self.text.config()
+    }
+
+    /// The configuration of the UNet.
+    pub fn unet_config(&self) -> &UNetConfig {
+        self.unet.config()
+    }
+
+    /// The configuration of the autoencoder.
+    pub fn vae_config(&self) -> &VaeConfig {
+        self.vae.config()
     }
 
     /// The process.
@@ -232,6 +343,12 @@ impl Pipeline {
     pub fn dtype(&self) -> DType {
         self.dtype
     }
+}
+
+/// Computed in 16-bit floats, the autoencoder of Stable Diffusion 1.x overflows: images turn black. The CPU computes in
+/// f32 whatever the weights are stored in.
+fn vae_dtype(dtype: DType, device: &Device) -> DType {
+    if dtype == DType::F16 && !device.is_cpu() { DType::F32 } else { dtype }
 }
 
 /// Latents, a mask, and the latents of the masked image.

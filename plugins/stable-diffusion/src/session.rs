@@ -3,8 +3,9 @@
 use crate::device;
 use crate::files::Files;
 use crate::guided::{Guided, Timesteps};
+use crate::memory::{self, Need, Residency};
 use crate::params::Txt2Img;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Part, Pipeline};
 use crate::prompt::conditioning::Conditioning;
 use crate::prompt::drawn::Drawn;
 use crate::prompt::encode::Encoder;
@@ -16,11 +17,19 @@ use atelier_sdk::{
     EngineCtx, Error, ErrorKind, Event, Result, ResultExt, Run, Sampler, Schedule, Session, Stage, task,
 };
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::time::Instant;
+
+/// Images whose networks are loaded once in a staged run: their latents wait in memory, and none of them is finished
+/// before all are denoised.
+const GROUP: usize = 8;
 
 /// An engine session.
 pub struct SdSession {
     pub(crate) pipeline: Pipeline,
+    residency: Residency,
+    /// Networks whose unused tensors were told.
+    told: RefCell<Vec<Part>>,
 }
 
 /// What the images of a request have in common.
@@ -40,10 +49,55 @@ pub(crate) fn for_inpainting() -> Error {
 impl SdSession {
     /// A session on a loaded pipeline.
     pub fn new(pipeline: Pipeline) -> Self {
-        Self { pipeline }
+        Self { pipeline, residency: Residency::Resident, told: RefCell::default() }
     }
 
-    fn txt2img(&self, params: &Txt2Img, ctx: &mut dyn EngineCtx) -> Result<Value> {
+    /// Decides how the networks share the memory for images of this size, and loads them if all of them stay.
+    pub(crate) fn settle(&mut self, params: &Txt2Img, source: bool, ctx: &mut dyn EngineCtx) -> Result<()> {
+        let need = Need::of(&self.pipeline, params, source);
+        let held = Part::ALL.into_iter().filter(|part| self.pipeline.is_loaded(*part));
+        let held: u64 = held.map(|part| self.pipeline.bytes(part)).sum();
+        let free = memory::available(self.pipeline.device()).map(|free| free + held);
+        let (residency, remark) = memory::choose(&need, params.memory, params.memory_limit, free)?;
+        self.residency = residency;
+        ctx.event(Event::Metric { name: "memory.estimate".into(), value: need.total(residency) as f64 })?;
+        if let Some(message) = remark {
+            ctx.event(Event::Warning { message })?;
+        }
+        match residency {
+            Residency::Resident => Part::ALL.into_iter().try_for_each(|part| self.ready(part, ctx)),
+            Residency::Staged => {
+                Part::ALL.into_iter().for_each(|part| self.pipeline.release(part));
+                Ok(())
+            }
+        }
+    }
+
+    /// Loads a network that is about to be used.
+    pub(crate) fn ready(&self, part: Part, ctx: &mut dyn EngineCtx) -> Result<()> {
+        if self.pipeline.is_loaded(part) {
+            return Ok(());
+        }
+        ctx.event(Event::Stage { stage: Stage::Load })?;
+        self.pipeline.load(part)?;
+        let mut told = self.told.borrow_mut();
+        if !told.contains(&part) {
+            told.push(part);
+            if let Some(message) = self.pipeline.unused(part) {
+                ctx.event(Event::Warning { message })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A network is not needed for a while.
+    pub(crate) fn leave(&self, part: Part) {
+        if self.residency == Residency::Staged {
+            self.pipeline.release(part);
+        }
+    }
+
+    fn txt2img(&mut self, params: &Txt2Img, ctx: &mut dyn EngineCtx) -> Result<Value> {
         let began = Instant::now();
         self.check_size(params)?;
         if self.pipeline.is_inpainting() {
@@ -52,35 +106,39 @@ impl SdSession {
         let mut sampler = ctx.sampler(&params.sampler, &options(&params.sampler_options))?;
         let schedule = ctx.schedule(&params.schedule, &options(&params.schedule_options))?;
         let sigmas = self.sigmas(schedule.as_ref(), params, params.steps as usize)?;
+        self.settle(params, false, ctx)?;
         let job = Job { params, sigmas: &sigmas, start: None, finish: &Ok };
         self.images(&job, sampler.as_mut(), ctx)?;
         Ok(json!({"seconds": began.elapsed().as_secs_f64()}))
     }
 
-    /// Draws the images of a request.
+    /// Draws the images of a request: groups of them, each group through one network after the other.
     pub(crate) fn images(
         &self,
         job: &Job<'_>,
         sampler: &mut dyn Sampler,
         ctx: &mut dyn EngineCtx,
     ) -> Result<()> {
-        let params = job.params;
-        ctx.event(Event::Stage { stage: Stage::Encode })?;
-        let embeddings = inversion::named(&self.pipeline, &params.embeddings, ctx)?;
-        let mut encoder = Encoder::new(&self.pipeline, params.encoding()).with_embeddings(embeddings);
-        let steps = job.sigmas.len() - 1;
-        for i in 0..params.count {
-            let seeds = Seeds::of(params, i);
-            let seed = seeds.seed;
-            let text = Drawn::new(&params.prompt, &params.negative_prompt, params.prompt_templates, seed)?;
-            let conditioning =
-                encoder.conditioning(&text.prompt, &text.negative, params.strength(), steps)?;
-            let image = self.one_image(job, conditioning, sampler, seeds, ctx)?;
-            let mut facts = text.facts(seed);
-            if seeds.strength > 0.0 {
-                facts["subseed"] = json!(seeds.subseed);
+        let numbers: Vec<u32> = (0..job.params.count).collect();
+        let group = if self.residency == Residency::Staged { GROUP } else { 1 };
+        self.ready(Part::Text, ctx)?;
+        let embeddings = inversion::named(&self.pipeline, &job.params.embeddings, ctx)?;
+        let mut encoder = Encoder::new(&self.pipeline, job.params.encoding()).with_embeddings(embeddings);
+        for numbers in numbers.chunks(group) {
+            let texts = texts(job, numbers, &mut encoder, ctx)?;
+            self.leave(Part::Text);
+            self.ready(Part::Unet, ctx)?;
+            let mut latents = Vec::new();
+            for text in &texts {
+                latents.push(self.denoised(job, text, sampler, ctx)?);
             }
-            ctx.image((job.finish)(image)?, facts)?;
+            self.leave(Part::Unet);
+            self.ready(Part::Vae, ctx)?;
+            for (text, latents) in texts.iter().zip(latents) {
+                let image = self.decoded(job.params, &latents, ctx)?;
+                ctx.image((job.finish)(image)?, text.facts())?;
+            }
+            self.leave(Part::Vae);
         }
         Ok(())
     }
@@ -113,21 +171,21 @@ impl SdSession {
         Ok(sigmas)
     }
 
-    fn one_image(
+    /// Samples the latents of one image.
+    fn denoised(
         &self,
         job: &Job<'_>,
-        conditioning: Conditioning,
+        text: &Text,
         sampler: &mut dyn Sampler,
-        seeds: Seeds,
         ctx: &mut dyn EngineCtx,
-    ) -> Result<atelier_sdk::Image> {
+    ) -> Result<Vec<f32>> {
         let Job { params, sigmas, start, .. } = *job;
         let shape = self.pipeline.latent_shape(params.width, params.height);
         ctx.event(Event::Stage { stage: Stage::Denoise })?;
-        let mut rng = NormalRng::new(params.rng, seeds.seed as u64);
+        let mut rng = NormalRng::new(params.rng, text.seeds.seed as u64);
         let mut x = vec![0f32; shape.iter().product()];
         rng.fill_normal(&mut x);
-        seeds.vary(&mut x, shape, params.rng);
+        text.seeds.vary(&mut x, shape, params.rng);
         match start {
             Some(start) => start.begin(&mut x, sigmas[0]),
             None => x.iter_mut().for_each(|v| *v *= sigmas[0]),
@@ -135,6 +193,7 @@ impl SdSession {
         let extra = json!({"parameterization": "ve"});
         let run = Run { sigmas, shape, extra: &extra };
         let steps = sigmas.len() - 1;
+        let conditioning = text.conditioning.clone();
         let guided =
             Guided::scheduled(&self.pipeline, conditioning, Timesteps::Levels, shape, steps, &mut rng, ctx)?;
         let mut guided = guided.with_channels(start.and_then(|s| s.channels.clone()));
@@ -145,13 +204,61 @@ impl SdSession {
             }
             None => sampler.sample(&run, &mut guided, &mut x)?,
         }
+        Ok(x)
+    }
+
+    fn decoded(
+        &self,
+        params: &Txt2Img,
+        latents: &[f32],
+        ctx: &mut dyn EngineCtx,
+    ) -> Result<atelier_sdk::Image> {
+        let shape = self.pipeline.latent_shape(params.width, params.height);
         ctx.event(Event::Stage { stage: Stage::Decode })?;
         let began = Instant::now();
-        let image = atelier_ops::scope(|| self.pipeline.decode(&x, shape))?;
+        let image = atelier_ops::scope(|| self.pipeline.decode(latents, shape))?;
         let value = began.elapsed().as_secs_f64();
         ctx.event(Event::Metric { name: "seconds.decode".into(), value })?;
         Ok(image)
     }
+}
+
+/// The prompts of one image.
+struct Text {
+    drawn: Drawn,
+    seeds: Seeds,
+    conditioning: Conditioning,
+}
+
+impl Text {
+    /// What is this image's own.
+    fn facts(&self) -> Value {
+        let mut facts = self.drawn.facts(self.seeds.seed);
+        if self.seeds.strength > 0.0 {
+            facts["subseed"] = json!(self.seeds.subseed);
+        }
+        facts
+    }
+}
+
+/// The prompts of some images, drawn and encoded.
+fn texts(
+    job: &Job<'_>,
+    numbers: &[u32],
+    encoder: &mut Encoder<'_>,
+    ctx: &mut dyn EngineCtx,
+) -> Result<Vec<Text>> {
+    ctx.event(Event::Stage { stage: Stage::Encode })?;
+    let params = job.params;
+    let steps = job.sigmas.len() - 1;
+    let text = |i: &u32| {
+        let seeds = Seeds::of(params, *i);
+        let (prompt, negative) = (&params.prompt, &params.negative_prompt);
+        let drawn = Drawn::new(prompt, negative, params.prompt_templates, seeds.seed)?;
+        let conditioning = encoder.conditioning(&drawn.prompt, &drawn.negative, params.strength(), steps)?;
+        Ok(Text { drawn, seeds, conditioning })
+    };
+    numbers.iter().map(text).collect()
 }
 
 pub(crate) fn options(map: &serde_json::Map<String, Value>) -> Value {
@@ -200,13 +307,14 @@ pub fn load(request: &atelier_sdk::LoadRequest<'_>, ctx: &mut dyn EngineCtx) -> 
         )
         .hint(format!("put a diffusers folder or a checkpoint there, from: {}", model.source)));
     }
-    let (pipeline, remarks) = Files::of(model, path)
-        .and_then(|files| Pipeline::load(&files, dtype, &device))
-        .map_err(|e| e.context(format!("{} from {}", here(), path.display())))?;
-    for message in remarks {
-        ctx.event(Event::Warning { message })?;
+    let place = format!("{} from {}", here(), path.display());
+    let pipeline = Files::of(model, path)
+        .and_then(|files| Pipeline::new(&files, dtype, &device))
+        .map_err(|e| e.context(place.clone()))?;
+    if let Some(guess) = pipeline.guess() {
+        ctx.event(Event::Warning { message: guess.into() })?;
     }
-    Ok(Box::new(SdSession::new(pipeline)))
+    Ok(Box::new(SdSession::new(pipeline.called(place))))
 }
 
 fn fake(key: &str, dtype: candle_core::DType, device: &candle_core::Device) -> Result<Pipeline> {

@@ -24,7 +24,7 @@ fn golden() -> PathBuf {
 }
 
 fn pipeline() -> Pipeline {
-    Pipeline::open(&golden().join("tiny-sd"), DType::F32, &Device::Cpu).unwrap().0
+    Pipeline::open(&golden().join("tiny-sd"), DType::F32, &Device::Cpu).unwrap()
 }
 
 struct Euler;

@@ -7,6 +7,7 @@
 mod clip_text;
 mod error;
 mod layers;
+mod network;
 mod resample;
 mod resnet;
 mod tokenizer;
@@ -16,18 +17,7 @@ mod vae;
 pub use clip_text::{ClipTextConfig, ClipTextModel, TextOutput};
 pub use error::{Error, Result};
 pub use layers::{Conv2d, GroupNorm, LayerNorm, Linear};
+pub use network::{Network, Opened, Prepared};
 pub use tokenizer::{ClipTokenizer, Encoded, Padding};
 pub use unet::{UNet2DConditionModel, UNetConfig, timestep_embedding};
 pub use vae::{AutoencoderKl, LatentDistribution, VaeConfig};
-
-/// A network together with the names of the tensors in its files that it has no place for.
-///
-/// Buffers such as `position_ids` are harmless; anything else means that the weights are of another architecture
-/// than the configuration.
-#[derive(Debug)]
-pub struct Opened<M> {
-    /// The network.
-    pub model: M,
-    /// Tensors in the files that the network did not ask for, sorted.
-    pub unused: Vec<String>,
-}

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests; clippy.toml covers only the test functions themselves
 
-use atelier_models::{AutoencoderKl, ClipTextModel, ClipTokenizer, UNet2DConditionModel};
+use atelier_models::{AutoencoderKl, ClipTextModel, ClipTokenizer, Network, UNet2DConditionModel};
 use candle_core::{DType, Device, Tensor};
 use std::path::{Path, PathBuf};
 

@@ -6,8 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests; clippy.toml covers only the test functions themselves
 
 use atelier_models::{
-    AutoencoderKl, ClipTextConfig, ClipTextModel, ClipTokenizer, Padding, UNet2DConditionModel, UNetConfig,
-    VaeConfig,
+    AutoencoderKl, ClipTextConfig, ClipTextModel, ClipTokenizer, Network, Padding, UNet2DConditionModel,
+    UNetConfig, VaeConfig,
 };
 use atelier_weights::{Checkpoint, CheckpointPart, ComponentFolder, Error, Kind, Provider, Source, Weights};
 use candle_core::{DType, Device, Tensor};

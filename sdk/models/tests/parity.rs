@@ -6,7 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests; clippy.toml covers only the test functions themselves
 
 use atelier_models::{
-    AutoencoderKl, ClipTextModel, ClipTokenizer, UNet2DConditionModel, UNetConfig, timestep_embedding,
+    AutoencoderKl, ClipTextModel, ClipTokenizer, Network, UNet2DConditionModel, UNetConfig,
+    timestep_embedding,
 };
 use atelier_weights::Source;
 use candle_core::{DType, Device, Tensor};

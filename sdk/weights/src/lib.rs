@@ -5,6 +5,7 @@
 //! of a model on disk.
 
 mod checkpoint;
+mod component;
 mod config;
 mod convert;
 mod error;
@@ -17,9 +18,10 @@ mod torch;
 mod weights;
 
 pub use checkpoint::{Checkpoint, CheckpointPart, Kind};
+pub use component::Component;
 pub use config::ConfigFile;
 pub use error::{Error, Result};
 pub use folder::{ComponentFolder, DiffusersFolder};
 pub use header::{Header, StoredDtype, TensorInfo};
-pub use source::{Provider, Source};
+pub use source::{Provider, Source, fake};
 pub use weights::Weights;

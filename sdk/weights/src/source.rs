@@ -15,6 +15,16 @@ pub trait Provider: Send + Sync {
 
     /// Whether there is a tensor of this name.
     fn contains(&self, name: &str) -> bool;
+
+    /// The names that were never asked for, sorted, but for those known to be of no use.
+    fn unused(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Elements of all tensors together; 0 where that is not known.
+    fn elements(&self) -> u64 {
+        0
+    }
 }
 
 /// A place in a tree of named tensors; networks are built from it, each module from its own branch.
@@ -40,7 +50,7 @@ impl Source {
     /// Made-up weights for benchmarks: whatever is asked for exists, with values close to N(0, 1 / inputs)
     /// (norm weights 1, biases 0), the same for the same seed and name.
     pub fn fake(seed: u64, dtype: DType, device: &Device) -> Self {
-        Self::new(Arc::new(Fake { seed }), dtype, device)
+        Self::new(fake(seed), dtype, device)
     }
 
     /// Tensors in memory. A `Var`'s tensor stays the variable it is if it has this dtype and device, so gradients
@@ -85,6 +95,11 @@ impl Source {
     fn full(&self, name: &dyn Display) -> String {
         if self.path.is_empty() { name.to_string() } else { format!("{}.{name}", self.path) }
     }
+}
+
+/// The tensors of [`Source::fake`].
+pub fn fake(seed: u64) -> Arc<dyn Provider> {
+    Arc::new(Fake { seed })
 }
 
 struct InMemory(HashMap<String, Tensor>);

@@ -33,12 +33,28 @@ struct Entry {
     codec: Codec,
 }
 
+/// What is in a file.
+enum Content {
+    Map(Mmap),
+    Memory(Vec<u8>),
+}
+
+impl std::ops::Deref for Content {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Map(map) => map,
+            Self::Memory(bytes) => bytes,
+        }
+    }
+}
+
 /// A checked set of files: safetensors, archives of `torch.save`, or GGUF. Opening reads the headers only.
 ///
 /// Which of the three a file is, its first bytes say, not its name.
 pub struct Weights {
     place: String,
-    files: Vec<Mmap>,
+    files: Vec<Content>,
     tensors: BTreeMap<String, Entry>,
     metadata: BTreeMap<String, String>,
     used: Mutex<BTreeSet<String>>,
@@ -62,17 +78,25 @@ impl Weights {
         }
         let is_index = path.to_string_lossy().ends_with(".json");
         let files = if is_index { shards(path)? } else { vec![path.to_path_buf()] };
-        let mut weights = Self {
-            place: path.display().to_string(),
-            files: Vec::new(),
-            tensors: BTreeMap::new(),
-            metadata: BTreeMap::new(),
-            used: Mutex::default(),
-        };
+        let mut weights = Self::none(path.display().to_string());
         for file in files {
             weights.add(&file)?;
         }
         Ok(weights)
+    }
+
+    /// Reads the content of one file; `place` is what messages call it.
+    ///
+    /// Errors: those of [`Self::open`].
+    pub fn from_bytes(bytes: Vec<u8>, place: &str) -> Result<Self> {
+        let mut weights = Self::none(place.to_string());
+        weights.take(Content::Memory(bytes), Path::new(place))?;
+        Ok(weights)
+    }
+
+    fn none(place: String) -> Self {
+        let (files, tensors, metadata) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Self { place, files, tensors, metadata, used: Mutex::default() }
     }
 
     fn add(&mut self, path: &Path) -> Result<()> {
@@ -84,13 +108,17 @@ impl Weights {
         // SAFETY: the map is read-only. Another process that shortens the file while we read it would stop this one;
         // that is the price of mapping, and it is what every loader of this format pays.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        for (name, info, codec) in self.read(&map, path)? {
+        self.take(Content::Map(map), path)
+    }
+
+    fn take(&mut self, content: Content, path: &Path) -> Result<()> {
+        for (name, info, codec) in self.read(&content, path)? {
             if self.tensors.contains_key(&name) {
                 return Err(Error::DuplicateTensor { path: path.into(), tensor: name });
             }
             self.tensors.insert(name, Entry { file: self.files.len(), info, codec });
         }
-        self.files.push(map);
+        self.files.push(content);
         Ok(())
     }
 
@@ -164,12 +192,14 @@ impl Weights {
                 found: format!("{:?}", info.dtype),
             });
         }
-        let map = &self.files[*file];
+        let content = &self.files[*file];
         let tensor =
-            decode(&map[info.bytes.clone()], info, codec, shape, dtype, device).map_err(|source| {
+            decode(&content[info.bytes.clone()], info, codec, shape, dtype, device).map_err(|source| {
                 Error::Tensor { place: self.place.clone(), tensor: name.into(), source: Box::new(source) }
             })?;
-        release(map, info);
+        if let Content::Map(map) = content {
+            release(map, info);
+        }
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         Ok(tensor)
     }
@@ -191,6 +221,18 @@ impl Provider for Weights {
     fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
+
+    fn unused(&self) -> Vec<String> {
+        Weights::unused(self)
+    }
+
+    fn elements(&self) -> u64 {
+        self.tensors.values().map(|entry| elements(&entry.info.shape)).sum()
+    }
+}
+
+pub(crate) fn elements(shape: &[usize]) -> u64 {
+    shape.iter().map(|side| *side as u64).product()
 }
 
 fn decode(

@@ -165,7 +165,7 @@ impl<'a> Encoder<'a> {
             }
             // Made-up weights have no vocabulary; speed does not depend on the words.
             None => {
-                let length = self.pipeline.text_encoder().config().max_position_embeddings;
+                let length = self.pipeline.text_config().max_position_embeddings;
                 Ok(vec![Chunk { ids: vec![0; length], weights: vec![1.0; length], replaced: Vec::new() }])
             }
         }
@@ -176,7 +176,7 @@ impl<'a> Encoder<'a> {
             return Err(Error::invalid(format!("the prompt's brackets multiply to a weight of {weight}"))
                 .hint("write the weight as a number: `(words:1.5)`"));
         }
-        let encoder = self.pipeline.text_encoder();
+        let encoder = self.pipeline.text_encoder()?;
         let skip = self.encoding.clip_skip.saturating_sub(1);
         let plain = if chunk.replaced.is_empty() {
             encoder.encode(std::slice::from_ref(&chunk.ids), skip)

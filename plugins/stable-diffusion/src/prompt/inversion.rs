@@ -3,6 +3,7 @@
 use crate::error;
 use crate::pipeline::Pipeline;
 use atelier_sdk::{EngineCtx, Error, ErrorKind, Result};
+use atelier_weights::Weights;
 use candle_core::{DType, Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ const MAX_BYTES: u64 = 16 << 20;
 pub struct EmbeddingFile {
     /// What stands for it in a prompt.
     pub name: String,
-    /// Its file, `.safetensors`.
+    /// Its file, `.safetensors`, `.pt` or `.bin`.
     #[schemars(extend("x-file" = "any"))]
     pub path: String,
 }
@@ -30,7 +31,7 @@ pub struct TextualInversion {
 }
 
 impl TextualInversion {
-    /// Reads a `.safetensors` file.
+    /// Reads a file.
     ///
     /// # Errors
     /// The file cannot be read or is above 16 MiB; see [`Self::from_bytes`].
@@ -45,8 +46,9 @@ impl TextualInversion {
         Self::from_bytes(&bytes).map_err(|e| e.context(format!("in {}", path.display())))
     }
 
-    /// Reads the content of a `.safetensors` file: the tensor `emb_params` (A1111), else `clip_l` (files for
-    /// several encoders), else the only one there is (diffusers); one vector or rows of them.
+    /// Reads the content of a file, safetensors or an archive of `torch.save`: the tensor `emb_params` or
+    /// `string_to_param.*` (A1111), else `clip_l` (files for several encoders), else the only one there is (diffusers);
+    /// one vector or rows of them.
     ///
     /// # Errors
     /// No such file or no such tensor; values that are no numbers.
@@ -54,30 +56,38 @@ impl TextualInversion {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(too_long(bytes.len() as u64));
         }
-        let corrupt = |e: candle_core::Error| {
-            Error::new(ErrorKind::Corrupt, "this is no .safetensors file of an embedding").because(e)
+        let corrupt = |e: atelier_weights::Error| error::weights("this is no file of an embedding", e);
+        let weights = Weights::from_bytes(bytes.to_vec(), "the file").map_err(corrupt)?;
+        let name = pick(&weights)?;
+        let shape = weights.info(name).map(|info| info.shape.clone()).unwrap_or_default();
+        let rows = match shape.as_slice() {
+            [width] if *width > 0 => [1, *width],
+            [rows, width] if rows * width > 0 => [*rows, *width],
+            other => {
+                let message = format!("expected rows of vectors, found shape {other:?}");
+                return Err(Error::new(ErrorKind::Corrupt, message));
+            }
         };
-        let mut tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(corrupt)?;
-        let mut names: Vec<String> = tensors.keys().cloned().collect();
-        names.sort();
-        let known = ["emb_params", "clip_l"].into_iter().find(|n| tensors.contains_key(*n));
-        let name = known.or_else(|| names.first().filter(|_| names.len() == 1).map(String::as_str));
-        let found = name.and_then(|n| tensors.remove(n)).ok_or_else(|| {
-            let message = format!("expected a tensor `emb_params` or `clip_l`, found: {}", names.join(", "));
-            Error::new(ErrorKind::Corrupt, message)
-        })?;
-        let rows = if found.rank() == 1 { found.unsqueeze(0).map_err(corrupt)? } else { found };
-        if rows.rank() != 2 || rows.elem_count() == 0 {
-            let message = format!("expected rows of vectors, found shape {:?}", rows.dims());
-            return Err(Error::new(ErrorKind::Corrupt, message));
-        }
-        let vectors = rows.to_dtype(DType::F32).map_err(corrupt)?;
-        let values = vectors.flatten_all().and_then(|t| t.to_vec1::<f32>()).map_err(corrupt)?;
+        let found = weights.get(name, &shape, DType::F32, &Device::Cpu).map_err(corrupt)?;
+        let vectors = found.reshape(&rows[..]).map_err(error::tensor("an embedding"))?;
+        let values =
+            vectors.flatten_all().and_then(|t| t.to_vec1::<f32>()).map_err(error::tensor("an embedding"))?;
         match values.iter().find(|v| !v.is_finite()) {
             None => Ok(Self { vectors }),
             Some(v) => Err(Error::new(ErrorKind::Corrupt, format!("the embedding holds {v}"))),
         }
     }
+}
+
+/// The tensor of a file that is the word's.
+fn pick(weights: &Weights) -> Result<&str> {
+    const KNOWN: [&str; 3] = ["emb_params", "string_to_param.*", "clip_l"];
+    let names: Vec<&str> = weights.names().collect();
+    let known = KNOWN.into_iter().find_map(|known| names.iter().find(|name| **name == known));
+    known.or_else(|| names.first().filter(|_| names.len() == 1)).copied().ok_or_else(|| {
+        let message = format!("expected a tensor `emb_params` or `clip_l`, found: {}", names.join(", "));
+        Error::new(ErrorKind::Corrupt, message)
+    })
 }
 
 fn too_long(length: u64) -> Error {
@@ -103,7 +113,7 @@ impl Named {
             Some(tokenizer) => tokenizer.tokens(name).map_err(|e| error::model("cannot read a name", e))?,
             None => Vec::new(),
         };
-        let config = pipeline.text_encoder().config();
+        let config = pipeline.text_config();
         let (count, width) = word.vectors.dims2().map_err(error::tensor("an embedding"))?;
         let room = config.max_position_embeddings.saturating_sub(2);
         if tokens.is_empty() {
@@ -173,6 +183,17 @@ mod tests {
         }
     }
 
+    /// Written by torch.save as A1111 saves its words, and as diffusers does.
+    #[test]
+    fn archives_of_torch_are_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/weights");
+        for name in ["inversion_a1111.pt", "inversion_diffusers.bin"] {
+            let rows: Vec<Vec<f32>> =
+                TextualInversion::open(folder.join(name)).unwrap().vectors.to_vec2().unwrap();
+            assert_eq!(rows.concat(), [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5], "{name}");
+        }
+    }
+
     #[test]
     fn files_that_hold_no_word_are_refused() {
         let nan = Tensor::new(&[[f32::NAN]], &Device::Cpu).unwrap();
@@ -187,7 +208,8 @@ mod tests {
             assert!(e.chain().join(" ").contains(word), "{e:?}");
             std::fs::remove_file(path).unwrap();
         }
-        for bytes in [&b""[..], b"\xff\xff\xff\xff\xff\xff\xff\xff", b"no safetensors at all"] {
+        for bytes in [&b""[..], b"PK\x03\x04", b"\xff\xff\xff\xff\xff\xff\xff\xff", b"no safetensors at all"]
+        {
             assert_eq!(TextualInversion::from_bytes(bytes).unwrap_err().kind(), ErrorKind::Corrupt);
         }
         assert!(TextualInversion::open("/no/such/file").is_err());

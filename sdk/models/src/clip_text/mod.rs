@@ -5,14 +5,12 @@ mod config;
 
 pub use config::ClipTextConfig;
 
-use crate::Opened;
 use crate::error::{Error, Result};
 use crate::layers::{LayerNorm, Linear, compute_dtype};
+use crate::network::Network;
 use atelier_ops::{Activation, attention};
-use atelier_weights::{CheckpointPart, ComponentFolder, Source};
-use candle_core::{DType, Device, Tensor};
-use std::path::Path;
-use std::sync::Arc;
+use atelier_weights::{ConfigFile, Source};
+use candle_core::{DType, Tensor};
 
 const NETWORK: &str = "text encoder";
 
@@ -38,30 +36,19 @@ pub struct ClipTextModel {
     dtype: DType,
 }
 
+impl Network for ClipTextModel {
+    type Config = ClipTextConfig;
+
+    fn configure(file: &ConfigFile) -> Result<ClipTextConfig> {
+        Ok(ClipTextConfig::read(file)?)
+    }
+
+    fn build(source: &Source, config: &ClipTextConfig) -> Result<Self> {
+        Self::new(source, config)
+    }
+}
+
 impl ClipTextModel {
-    /// Opens the folder of a text encoder: its `config.json` and weights, stored as `dtype` on `device`.
-    ///
-    /// Errors: files missing or broken, a configuration out of bounds, weights of another architecture.
-    pub fn open(folder: impl AsRef<Path>, dtype: DType, device: &Device) -> Result<Opened<Self>> {
-        let folder = ComponentFolder::open(folder)?;
-        let config = ClipTextConfig::read(&folder.config()?)?;
-        let weights = Arc::new(folder.weights()?);
-        let model = Self::new(&Source::from_weights(weights.clone(), dtype, device), &config)?;
-        // Old files save the numbers 0..77 as a buffer.
-        let unused = weights.unused().into_iter().filter(|name| !name.ends_with("position_ids")).collect();
-        Ok(Opened { model, unused })
-    }
-
-    /// Builds the network from a part of a checkpoint in one file, stored as `dtype` on `device`.
-    ///
-    /// Errors: a configuration out of bounds, missing or misshapen tensors.
-    pub fn from_part(part: CheckpointPart, dtype: DType, device: &Device) -> Result<Opened<Self>> {
-        let config = ClipTextConfig::read(part.config())?;
-        let part = Arc::new(part);
-        let model = Self::new(&Source::new(part.clone(), dtype, device), &config)?;
-        Ok(Opened { model, unused: part.unused() })
-    }
-
     /// Builds the encoder from `source`, with or without the prefix `text_model.` (transformers 5 saves none).
     ///
     /// Errors: missing or misshapen tensors.

@@ -9,15 +9,13 @@ mod transformer;
 pub use config::UNetConfig;
 pub use time::timestep_embedding;
 
-use crate::Opened;
 use crate::error::{Error, Result};
 use crate::layers::{Conv2d, GroupNorm, compute_dtype};
+use crate::network::Network;
 use atelier_ops::silu;
-use atelier_weights::{CheckpointPart, ComponentFolder, Source};
+use atelier_weights::{ConfigFile, Source};
 use blocks::{Conditioning, DownBlock, MidBlock, UpBlock};
-use candle_core::{DType, Device, Tensor};
-use std::path::Path;
-use std::sync::Arc;
+use candle_core::{DType, Tensor};
 use time::TimestepEmbedding;
 
 const NETWORK: &str = "UNet";
@@ -36,28 +34,19 @@ pub struct UNet2DConditionModel {
     dtype: DType,
 }
 
+impl Network for UNet2DConditionModel {
+    type Config = UNetConfig;
+
+    fn configure(file: &ConfigFile) -> Result<UNetConfig> {
+        Ok(UNetConfig::read(file)?)
+    }
+
+    fn build(source: &Source, config: &UNetConfig) -> Result<Self> {
+        Self::new(source, config)
+    }
+}
+
 impl UNet2DConditionModel {
-    /// Opens the folder of a UNet: its `config.json` and weights, stored as `dtype` on `device`.
-    ///
-    /// Errors: files missing or broken, a configuration out of bounds, weights of another architecture.
-    pub fn open(folder: impl AsRef<Path>, dtype: DType, device: &Device) -> Result<Opened<Self>> {
-        let folder = ComponentFolder::open(folder)?;
-        let config = UNetConfig::read(&folder.config()?)?;
-        let weights = Arc::new(folder.weights()?);
-        let model = Self::new(&Source::from_weights(weights.clone(), dtype, device), &config)?;
-        Ok(Opened { model, unused: weights.unused() })
-    }
-
-    /// Builds the network from a part of a checkpoint in one file, stored as `dtype` on `device`.
-    ///
-    /// Errors: a configuration out of bounds, missing or misshapen tensors.
-    pub fn from_part(part: CheckpointPart, dtype: DType, device: &Device) -> Result<Opened<Self>> {
-        let config = UNetConfig::read(part.config())?;
-        let part = Arc::new(part);
-        let model = Self::new(&Source::new(part.clone(), dtype, device), &config)?;
-        Ok(Opened { model, unused: part.unused() })
-    }
-
     /// Builds the UNet from `source`. Errors: missing or misshapen tensors.
     pub fn new(source: &Source, config: &UNetConfig) -> Result<Self> {
         let c = config;

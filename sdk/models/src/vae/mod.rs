@@ -6,14 +6,12 @@ mod config;
 
 pub use config::VaeConfig;
 
-use crate::Opened;
 use crate::error::{Error, Result};
 use crate::layers::{Conv2d, compute_dtype};
-use atelier_weights::{CheckpointPart, ComponentFolder, Source};
+use crate::network::Network;
+use atelier_weights::{ConfigFile, Source};
 use blocks::{Decoder, Encoder};
-use candle_core::{DType, Device, Tensor};
-use std::path::Path;
-use std::sync::Arc;
+use candle_core::{DType, Tensor};
 
 const NETWORK: &str = "autoencoder";
 
@@ -52,28 +50,19 @@ pub struct AutoencoderKl {
     dtype: DType,
 }
 
+impl Network for AutoencoderKl {
+    type Config = VaeConfig;
+
+    fn configure(file: &ConfigFile) -> Result<VaeConfig> {
+        Ok(VaeConfig::read(file)?)
+    }
+
+    fn build(source: &Source, config: &VaeConfig) -> Result<Self> {
+        Self::new(source, config)
+    }
+}
+
 impl AutoencoderKl {
-    /// Opens the folder of an autoencoder: its `config.json` and weights, stored as `dtype` on `device`.
-    ///
-    /// Errors: files missing or broken, a configuration out of bounds, weights of another architecture.
-    pub fn open(folder: impl AsRef<Path>, dtype: DType, device: &Device) -> Result<Opened<Self>> {
-        let folder = ComponentFolder::open(folder)?;
-        let config = VaeConfig::read(&folder.config()?)?;
-        let weights = Arc::new(folder.weights()?);
-        let model = Self::new(&Source::from_weights(weights.clone(), dtype, device), &config)?;
-        Ok(Opened { model, unused: weights.unused() })
-    }
-
-    /// Builds the network from a part of a checkpoint in one file, stored as `dtype` on `device`.
-    ///
-    /// Errors: a configuration out of bounds, missing or misshapen tensors.
-    pub fn from_part(part: CheckpointPart, dtype: DType, device: &Device) -> Result<Opened<Self>> {
-        let config = VaeConfig::read(part.config())?;
-        let part = Arc::new(part);
-        let model = Self::new(&Source::new(part.clone(), dtype, device), &config)?;
-        Ok(Opened { model, unused: part.unused() })
-    }
-
     /// Builds the autoencoder from `source`. Errors: missing or misshapen tensors.
     pub fn new(source: &Source, config: &VaeConfig) -> Result<Self> {
         let pointwise = |name, channels| Conv2d::same(&source.pp(name), channels, channels, 1);

@@ -13,7 +13,7 @@ pub use kind::Kind;
 use crate::config::ConfigFile;
 use crate::error::{Error, Result};
 use crate::source::Provider;
-use crate::weights::Weights;
+use crate::weights::{Weights, elements};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -176,17 +176,6 @@ impl CheckpointPart {
     pub fn name_in_file(&self, name: &str) -> Option<&str> {
         Some(&self.names.stored.get(name)?.name)
     }
-
-    /// The file's own names of this network that were never asked for, but for those known to be of no use.
-    pub fn unused(&self) -> Vec<String> {
-        let known = |name: &String| {
-            const ENDS: [&str; 4] = ["position_ids", "logit_scale", "text_projection.weight", "attn_mask"];
-            ENDS.iter().any(|end| name.ends_with(end)) || self.names.ignored.contains(name)
-        };
-        let mut unused = self.weights.unused();
-        unused.retain(|name| name.starts_with(&self.names.root) && !known(name));
-        unused
-    }
 }
 
 impl Provider for CheckpointPart {
@@ -217,5 +206,20 @@ impl Provider for CheckpointPart {
 
     fn contains(&self, name: &str) -> bool {
         self.names.stored.contains_key(name)
+    }
+
+    /// By the names in the file.
+    fn unused(&self) -> Vec<String> {
+        let known = |name: &String| {
+            const ENDS: [&str; 4] = ["position_ids", "logit_scale", "text_projection.weight", "attn_mask"];
+            ENDS.iter().any(|end| name.ends_with(end)) || self.names.ignored.contains(name)
+        };
+        let mut unused = self.weights.unused();
+        unused.retain(|name| name.starts_with(&self.names.root) && !known(name));
+        unused
+    }
+
+    fn elements(&self) -> u64 {
+        self.tensors().map(|(_, shape)| elements(&shape)).sum()
     }
 }

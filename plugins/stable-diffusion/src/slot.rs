@@ -1,0 +1,76 @@
+//! A network that is in memory only while it is needed.
+
+use crate::files;
+use atelier_models::{Network, Prepared};
+use atelier_sdk::Result;
+use candle_core::{DType, Device};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// One network of a model: loaded when it is first asked for, and again after it was released.
+pub struct Slot<M: Network> {
+    /// What its folder is called.
+    name: &'static str,
+    prepared: Prepared<M>,
+    dtype: DType,
+    device: Device,
+    held: Mutex<Held<M>>,
+}
+
+struct Held<M> {
+    model: Option<Arc<M>>,
+    unused: Vec<String>,
+}
+
+impl<M: Network> Slot<M> {
+    /// A network that will be stored as `dtype` on `device`.
+    pub fn new(name: &'static str, prepared: Prepared<M>, dtype: DType, device: &Device) -> Self {
+        let held = Mutex::new(Held { model: None, unused: Vec::new() });
+        Self { name, prepared, dtype, device: device.clone(), held }
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &M::Config {
+        self.prepared.config()
+    }
+
+    /// Memory its weights take when it is loaded, in bytes; 0 where that is not known.
+    pub fn bytes(&self) -> u64 {
+        self.prepared.bytes(self.dtype)
+    }
+
+    /// Whether it is in memory.
+    pub fn is_loaded(&self) -> bool {
+        self.held().model.is_some()
+    }
+
+    /// The network, loaded if it is not.
+    ///
+    /// # Errors
+    /// Missing or misshapen tensors.
+    pub fn get(&self) -> Result<Arc<M>> {
+        let mut held = self.held();
+        if let Some(model) = &held.model {
+            return Ok(model.clone());
+        }
+        let opened =
+            self.prepared.build(self.dtype, &self.device).map_err(|e| files::failed(self.name, e))?;
+        let model = Arc::new(opened.model);
+        held.model = Some(model.clone());
+        held.unused = opened.unused.into_iter().map(|tensor| format!("{}: {tensor}", self.name)).collect();
+        Ok(model)
+    }
+
+    /// Lets the memory go, as soon as nobody uses the network any more.
+    pub fn release(&self) {
+        self.held().model = None;
+    }
+
+    /// The tensors in its files that it has no place for; known once it was loaded.
+    pub fn unused(&self) -> Vec<String> {
+        self.held().unused.clone()
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held<M>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

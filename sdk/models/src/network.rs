@@ -1,0 +1,101 @@
+//! What all networks have in common: they are built from a configuration and named tensors.
+
+use crate::error::Result;
+use atelier_weights::{CheckpointPart, Component, ConfigFile, Provider, Source};
+use candle_core::{DType, Device};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A network that checkpoints hold.
+pub trait Network: Sized {
+    /// What its `config.json` says.
+    type Config;
+
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// Values missing or out of bounds.
+    fn configure(file: &ConfigFile) -> Result<Self::Config>;
+
+    /// Builds the network from its tensors.
+    ///
+    /// # Errors
+    /// Missing or misshapen tensors.
+    fn build(source: &Source, config: &Self::Config) -> Result<Self>;
+
+    /// Builds the network of a folder, its `config.json` and weights, stored as `dtype` on `device`.
+    ///
+    /// # Errors
+    /// Files missing or broken, a configuration out of bounds, weights of another architecture.
+    fn open(folder: impl AsRef<Path>, dtype: DType, device: &Device) -> Result<Opened<Self>> {
+        Prepared::new(Component::folder(folder)?)?.build(dtype, device)
+    }
+
+    /// Builds the network from a part of a checkpoint in one file, stored as `dtype` on `device`.
+    ///
+    /// # Errors
+    /// A configuration out of bounds, missing or misshapen tensors.
+    fn from_part(part: CheckpointPart, dtype: DType, device: &Device) -> Result<Opened<Self>> {
+        Prepared::new(part.into())?.build(dtype, device)
+    }
+}
+
+/// A network together with the names of the tensors in its files that it has no place for.
+///
+/// Buffers such as `position_ids` are harmless; anything else means that the weights are of another architecture
+/// than the configuration.
+#[derive(Debug)]
+pub struct Opened<M> {
+    /// The network.
+    pub model: M,
+    /// Tensors in the files that the network did not ask for, sorted.
+    pub unused: Vec<String>,
+}
+
+/// A network whose configuration is read and whose tensors are not.
+pub struct Prepared<M: Network> {
+    config: M::Config,
+    tensors: Arc<dyn Provider>,
+}
+
+impl<M: Network> Prepared<M> {
+    /// Reads the configuration of a network.
+    ///
+    /// # Errors
+    /// Values missing or out of bounds.
+    pub fn new(component: Component) -> Result<Self> {
+        Ok(Self::of(M::configure(component.config())?, component.tensors().clone()))
+    }
+
+    /// A network of these tensors.
+    pub fn of(config: M::Config, tensors: Arc<dyn Provider>) -> Self {
+        Self { config, tensors }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &M::Config {
+        &self.config
+    }
+
+    /// The tensors, by the names they have in a folder.
+    pub fn tensors(&self) -> &Arc<dyn Provider> {
+        &self.tensors
+    }
+
+    /// Memory the weights take as `dtype`, in bytes; 0 where that is not known.
+    pub fn bytes(&self, dtype: DType) -> u64 {
+        self.tensors.elements() * dtype.size_in_bytes() as u64
+    }
+
+    /// Builds the network, stored as `dtype` on `device`.
+    ///
+    /// # Errors
+    /// Missing or misshapen tensors.
+    pub fn build(&self, dtype: DType, device: &Device) -> Result<Opened<M>> {
+        let model = M::build(&Source::new(self.tensors.clone(), dtype, device), &self.config)?;
+        // Old text encoders save the numbers 0..77 as a buffer.
+        let mut unused = self.tensors.unused();
+        unused.retain(|name| !name.ends_with("position_ids"));
+        Ok(Opened { model, unused })
+    }
+}
