@@ -3,6 +3,8 @@
 //! A crate that is merely a dependency registers nothing, silently: the linker drops it. The `use` lines
 //! keep it; a test compares what is found with the list that is expected.
 
+#[cfg(feature = "dataset")]
+use atelier_dataset as _;
 #[cfg(feature = "samplers")]
 use atelier_samplers as _;
 #[cfg(feature = "stable-diffusion")]
@@ -32,6 +34,11 @@ macro_rules! optional {
 /// All that can be left out of a build.
 pub const OPTIONAL: &[Optional] = optional! {
     "engine" "stable-diffusion" "stable-diffusion";
+    "engine" "dataset" "dataset";
+    "task" "dataset-analyze" "dataset";
+    "task" "dataset-prepare" "dataset";
+    "task" "dataset-check" "dataset";
+    "task" "dataset-demo" "dataset";
     "task" "txt2img" "txt2img";
     "task" "img2img" "img2img";
     "task" "inpaint" "inpaint";

@@ -34,6 +34,8 @@ pub struct Registries {
     pub schedules: Registry<ScheduleItem>,
     /// What can be loaded.
     pub models: Registry<ModelItem>,
+    /// The config folders, for what is named there.
+    pub paths: Paths,
     /// The libraries that are in use.
     pub plugins: Vec<Arc<Plugin>>,
     /// The libraries that are not, and why.
@@ -57,6 +59,7 @@ impl Registries {
                 inventory::iter::<ScheduleReg>.into_iter().map(Part::linked),
             )?,
             models: Registry::new("model", models(paths)?)?,
+            paths: paths.clone(),
             plugins: Vec::new(),
             problems: catalog.problems,
         };

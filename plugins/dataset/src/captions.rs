@@ -57,7 +57,10 @@ impl Captioner {
     pub fn check_fields(&self, known: &[&str]) -> Result<()> {
         for name in self.templates.iter().flat_map(|t| fields(&t.0)) {
             if !known.contains(&name) {
-                let e = Error::new(ErrorKind::NotFound, format!("a caption template names the field `{name}`, which no record has"));
+                let e = Error::new(
+                    ErrorKind::NotFound,
+                    format!("a caption template names the field `{name}`, which no record has"),
+                );
                 return Err(match nearest(name, known.iter().copied()) {
                     Some(near) => e.hint(format!("did you mean `{near}`?")),
                     None => e,
@@ -165,7 +168,9 @@ fn parse(text: &str) -> Result<Vec<Part>> {
     let chars: Vec<char> = text.chars().collect();
     let mut stack: Vec<Vec<Part>> = vec![Vec::new()];
     let mut at = 0;
-    let wrong = |at: usize, what: &str| Error::invalid(format!("caption template, character {}: {what}: {text}", at + 1));
+    let wrong = |at: usize, what: &str| {
+        Error::invalid(format!("caption template, character {}: {what}: {text}", at + 1))
+    };
     while let Some(&c) = chars.get(at) {
         let doubled = chars.get(at + 1) == Some(&c);
         match c {
@@ -174,7 +179,10 @@ fn parse(text: &str) -> Result<Vec<Part>> {
                 at += 1;
             }
             '{' => {
-                let end = chars[at..].iter().position(|c| *c == '}').ok_or_else(|| wrong(at, "`{` is not closed"))?;
+                let end = chars[at..]
+                    .iter()
+                    .position(|c| *c == '}')
+                    .ok_or_else(|| wrong(at, "`{` is not closed"))?;
                 let inside: String = chars[at + 1..at + end].iter().collect();
                 let field = field(&inside).map_err(|what| wrong(at, &what))?;
                 top(&mut stack).push(field);
@@ -251,7 +259,8 @@ mod tests {
     #[test]
     fn clauses_without_value_are_left_out_cleanly() {
         let text = "A photo of {baseColour|lower} {articleType|lower}[, {season|lower} collection][, {gender|lower}], centered";
-        let all = [("baseColour", "Red"), ("articleType", "Casual Shoes"), ("season", "Fall"), ("gender", "Men")];
+        let all =
+            [("baseColour", "Red"), ("articleType", "Casual Shoes"), ("season", "Fall"), ("gender", "Men")];
         assert_eq!(one(text, &all), "A photo of red casual shoes, fall collection, men, centered");
         assert_eq!(one(text, &all[..2]), "A photo of red casual shoes, centered");
         assert_eq!(one(text, &all[1..2]), "A photo of casual shoes, centered");

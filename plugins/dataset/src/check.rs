@@ -69,7 +69,10 @@ pub fn check(folder: &Path, quarantine: bool, ctx: &mut dyn EngineCtx) -> Result
     let balance = balance(&manifest, &lines);
     for b in &balance {
         if let Some(test) = b.test.filter(|t| t.p < SIGNIFICANT) {
-            let why = format!("the splits differ in `{}`: chi-square {:.1}, {} df, p {:.4}", b.field, test.chi2, test.df, test.p);
+            let why = format!(
+                "the splits differ in `{}`: chi-square {:.1}, {} df, p {:.4}",
+                b.field, test.chi2, test.df, test.p
+            );
             faults.push(fault(MANIFEST, why));
         }
     }
@@ -89,7 +92,9 @@ fn image_faults(folder: &Path, manifest: &Manifest, ctx: &mut dyn EngineCtx) -> 
     let all: Vec<(&String, &ImageFile)> = manifest.images.iter().collect();
     let mut faults = Vec::new();
     for (i, chunk) in all.chunks(CHUNK).enumerate() {
-        faults.par_extend(chunk.par_iter().filter_map(|(name, file)| image_fault(folder, name, file, manifest.size)));
+        faults.par_extend(
+            chunk.par_iter().filter_map(|(name, file)| image_fault(folder, name, file, manifest.size)),
+        );
         let done = (i * CHUNK + chunk.len()) as u64;
         ctx.event(Event::Progress { done, total: all.len() as u64, unit: "images".into() })?;
         if ctx.cancelled() {
@@ -114,7 +119,9 @@ fn image_fault(folder: &Path, name: &str, file: &ImageFile, size: u32) -> Option
         Ok(photo) if (photo.pixels.width, photo.pixels.height) != (size, size) => {
             bad(format!("it is {}x{}, not {size}x{size}", photo.pixels.width, photo.pixels.height))
         }
-        Ok(_) if sha256(&bytes) != file.sha256 => bad("it is not the image that was made: its digest differs".into()),
+        Ok(_) if sha256(&bytes) != file.sha256 => {
+            bad("it is not the image that was made: its digest differs".into())
+        }
         Ok(_) => None,
     }
 }
@@ -150,7 +157,9 @@ fn strangers(folder: &Path, manifest: &Manifest) -> Vec<Fault> {
 fn text_faults(folder: &Path, manifest: &Manifest) -> Vec<Fault> {
     let of = |(name, digest): (&String, &String)| match std::fs::read(folder.join(name)) {
         Err(e) => Some(fault(name, format!("it cannot be read: {e}"))),
-        Ok(text) if sha256(&text) != *digest => Some(fault(name, "it is not what was written: its digest differs")),
+        Ok(text) if sha256(&text) != *digest => {
+            Some(fault(name, "it is not what was written: its digest differs"))
+        }
         Ok(_) => None,
     };
     manifest.files.iter().filter_map(of).collect()
@@ -163,7 +172,9 @@ fn duplicates(manifest: &Manifest) -> Vec<Fault> {
     for (name, file) in manifest.images.iter().filter(|i| part(i.0) != PROTOTYPE) {
         for digest in [file.sha256.as_str(), file.source_sha256.as_str()] {
             match seen.insert(digest, name) {
-                Some(other) if other != name => faults.push(fault(name, format!("it shows the same as {other}"))),
+                Some(other) if other != name => {
+                    faults.push(fault(name, format!("it shows the same as {other}")))
+                }
                 _ => {}
             }
         }
@@ -203,20 +214,26 @@ fn captions(folder: &Path, manifest: &Manifest, faults: &mut Vec<Fault>) -> BTre
             }
         }
         let captions = format!("captions_{part}.json");
-        let list: Vec<Value> =
-            std::fs::read(folder.join(&captions)).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
-        let by_image: HashMap<&str, &Value> = list.iter().filter_map(|c| Some((c["image"].as_str()?, &c["caption"]))).collect();
+        let list: Vec<Value> = std::fs::read(folder.join(&captions))
+            .ok()
+            .and_then(|b| serde_json::from_slice(&b).ok())
+            .unwrap_or_default();
+        let by_image: HashMap<&str, &Value> =
+            list.iter().filter_map(|c| Some((c["image"].as_str()?, &c["caption"]))).collect();
         for name in manifest.images.keys().filter(|f| self::part(f) == part) {
             match (lines.get(name).map(|l| &l["text"]), by_image.get(name.as_str())) {
-                (Some(text), Some(caption)) if text == *caption && text.as_str().is_some_and(|t| !t.is_empty()) => {}
+                (Some(text), Some(caption))
+                    if text == *caption && text.as_str().is_some_and(|t| !t.is_empty()) => {}
                 (None, _) => faults.push(fault(&file, format!("{name} has no line"))),
                 (_, None) => faults.push(fault(&captions, format!("{name} has no caption"))),
-                _ => faults.push(fault(&captions, format!("the caption of {name} is empty or not that of {file}"))),
+                _ => faults
+                    .push(fault(&captions, format!("the caption of {name} is empty or not that of {file}"))),
             }
         }
     }
     for name in lines.keys().filter(|n| !manifest.images.contains_key(*n)) {
-        faults.push(fault(&format!("{}/metadata.jsonl", part(name)), format!("{name} is no image of the set")));
+        faults
+            .push(fault(&format!("{}/metadata.jsonl", part(name)), format!("{name} is no image of the set")));
     }
     lines
 }

@@ -130,7 +130,7 @@ pub struct ImageRule {
     pub max_megapixels: f64,
     /// Bits of 256 in which the difference hashes of near-duplicates may differ.
     pub near_bits: u32,
-    /// Mean difference of the colours of near-duplicates, of 255.
+    /// Mean difference of the colours of near-duplicates where the product is, of 255.
     pub near_colour: f64,
 }
 
@@ -146,7 +146,7 @@ pub enum Pad {
 
 impl Default for ImageRule {
     fn default() -> Self {
-        Self { size: 512, pad: Pad::Own, min_side: 0, max_megapixels: 50.0, near_bits: 12, near_colour: 6.0 }
+        Self { size: 512, pad: Pad::Own, min_side: 0, max_megapixels: 50.0, near_bits: 16, near_colour: 8.0 }
     }
 }
 
@@ -205,8 +205,11 @@ impl Definition {
         match any.get("schema_version").and_then(serde_yaml::Value::as_u64) {
             Some(VERSION) => {}
             Some(other) => {
-                return Err(Error::new(ErrorKind::Unsupported, format!("the dataset definition has version {other}"))
-                    .hint(format!("this build reads version {VERSION}")));
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!("the dataset definition has version {other}"),
+                )
+                .hint(format!("this build reads version {VERSION}")));
             }
             None => return Err(Error::invalid("the dataset definition has no `schema_version: 1`")),
         }
@@ -216,12 +219,15 @@ impl Definition {
     }
 
     fn check(&self) -> Result<()> {
-        let wrong = |field: &str, why: &str| Err(Error::invalid(format!("dataset definition: `{field}` {why}")));
+        let wrong =
+            |field: &str, why: &str| Err(Error::invalid(format!("dataset definition: `{field}` {why}")));
         Filter::parse(&self.filter).map_err(|e| e.context("dataset definition: `filter`"))?;
         if self.split.shares.is_empty() || self.split.shares.values().any(|s| !s.is_finite() || *s <= 0.0) {
             return wrong("split.shares", "needs positive numbers");
         }
-        if let Some(name) = self.split.shares.keys().find(|n| !is_plain_name(n) || *n == crate::prepare::PROTOTYPE) {
+        if let Some(name) =
+            self.split.shares.keys().find(|n| !is_plain_name(n) || *n == crate::prepare::PROTOTYPE)
+        {
             return wrong("split.shares", &format!("cannot have a part named `{name}`"));
         }
         if !(16..=4096).contains(&self.images.size) {

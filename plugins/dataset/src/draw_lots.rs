@@ -27,7 +27,8 @@ mod tests {
     fn lots_are_even_and_depend_on_everything_given() {
         let mean: f64 = (0..10_000).map(|i| unit(1, "p", &i.to_string())).sum::<f64>() / 10_000.0;
         assert!((mean - 0.5).abs() < 0.01, "{mean}");
-        let all = [bits(1, "p", "a"), bits(2, "p", "a"), bits(1, "q", "a"), bits(1, "p", "b"), bits(1, "pa", "")];
+        let all =
+            [bits(1, "p", "a"), bits(2, "p", "a"), bits(1, "q", "a"), bits(1, "p", "b"), bits(1, "pa", "")];
         assert!((1..5).all(|i| all[i] != all[0]));
         assert_eq!(bits(1, "p", "a"), bits(1, "p", "a"));
     }

@@ -12,8 +12,8 @@ use crate::source::{Places, Source};
 use atelier_sdk::engine::DeviceInfo;
 use atelier_sdk::files::{cannot_write, write_atomic};
 use atelier_sdk::{
-    Device, Engine, EngineCtx, EngineInfo, EngineReg, EngineTask, Error, ErrorKind, Event, LoadRequest, Result,
-    ResultExt, Session,
+    Device, Engine, EngineCtx, EngineInfo, EngineReg, EngineTask, Error, ErrorKind, Event, LoadRequest,
+    Result, ResultExt, Session,
 };
 use serde_json::{Value, from_value, json};
 use std::path::{Path, PathBuf};
@@ -73,14 +73,21 @@ fn folder(path: &str) -> Result<PathBuf> {
 
 fn run_analyze(p: &Analyze, ctx: &mut dyn EngineCtx) -> Result<Value> {
     let definition = Definition::read(&ctx.input_bytes("definition")?)?;
-    let places = Places { input: (&p.input).into(), records: some_path(p.records.as_ref()), images: some_paths(&p.images) };
+    let places = Places {
+        input: (&p.input).into(),
+        records: some_path(p.records.as_ref()),
+        images: some_paths(&p.images),
+    };
+    let began = Instant::now();
     let source = Source::read(definition, &places, p.filter.as_deref())?;
+    let read = began.elapsed().as_secs_f64();
     if !source.has_images {
         let message = "there is no folder of images: the report is about records alone".into();
         ctx.event(Event::Warning { message })?;
     }
     let out = folder(&p.out)?;
     let analysis = analyze::analyze(source, &out.join(OWN).join(MEMORY), ctx)?;
+    let written = Instant::now();
     let figures = analyze::write::write(&analysis, &out, p.seed)?;
     let s = &analysis.source;
     warn_about_issues(s, ctx)?;
@@ -90,6 +97,11 @@ fn run_analyze(p: &Analyze, ctx: &mut dyn EngineCtx) -> Result<Value> {
         "records": {"read": s.table.len(), "selected": s.rows.len()},
         "photos": analysis.photos.len(),
         "figures": figures.len(),
+        "timings": {
+            "records": read + analysis.seconds.counts,
+            "photos": analysis.seconds.photos,
+            "report": written.elapsed().as_secs_f64(),
+        },
         "issues": issue::count(&s.issues),
     }))
 }
@@ -108,7 +120,11 @@ fn run_prepare(p: &Prepare, ctx: &mut dyn EngineCtx) -> Result<Value> {
     rules.size = p.size.unwrap_or(rules.size);
     rules.pad = p.pad.unwrap_or(rules.pad);
     rules.min_side = p.min_side.unwrap_or(rules.min_side);
-    let places = Places { input: (&p.input).into(), records: some_path(p.records.as_ref()), images: some_paths(&p.images) };
+    let places = Places {
+        input: (&p.input).into(),
+        records: some_path(p.records.as_ref()),
+        images: some_paths(&p.images),
+    };
     let out = PathBuf::from(&p.out);
     refuse_overlap(&out, &places)?;
     let source = Source::read(definition, &places, p.filter.as_deref())?;
@@ -135,10 +151,16 @@ fn run_prepare(p: &Prepare, ctx: &mut dyn EngineCtx) -> Result<Value> {
 fn refuse_overlap(out: &Path, places: &Places) -> Result<()> {
     let real = |p: &Path| p.canonicalize().ok();
     let Some(out_real) = real(out) else { return Ok(()) };
-    let sources = [Some(places.input.clone()), places.records.clone()].into_iter().flatten().chain(places.images.clone());
+    let sources = [Some(places.input.clone()), places.records.clone()]
+        .into_iter()
+        .flatten()
+        .chain(places.images.clone());
     if let Some(same) = sources.into_iter().find(|s| real(s).is_some_and(|s| s == out_real)) {
-        return Err(Error::invalid(format!("the training set would be written into its source {}", same.display()))
-            .hint("choose another folder with `out`"));
+        return Err(Error::invalid(format!(
+            "the training set would be written into its source {}",
+            same.display()
+        ))
+        .hint("choose another folder with `out`"));
     }
     Ok(())
 }
@@ -165,15 +187,24 @@ fn run_check(p: &Check, ctx: &mut dyn EngineCtx) -> Result<Value> {
     let words = check::words(&verdict);
     let value = serde_json::to_value(&verdict).internal("a verdict that is no JSON")?;
     write_atomic(&folder.join("check.txt"), words.as_bytes())?;
-    write_atomic(&folder.join("check.json"), &serde_json::to_vec_pretty(&value).internal("a verdict that is no JSON")?)?;
+    write_atomic(
+        &folder.join("check.json"),
+        &serde_json::to_vec_pretty(&value).internal("a verdict that is no JSON")?,
+    )?;
     if verdict.is_good() {
         return Ok(value);
     }
     let n = verdict.faults.len();
     let said = verdict.faults.iter().take(10).map(|f| format!("{}: {}", f.file, f.reason));
-    let error = Error::new(ErrorKind::Corrupt, format!("{} has {n} faults, {} images were put aside", folder.display(), verdict.quarantined));
+    let error = Error::new(
+        ErrorKind::Corrupt,
+        format!("{} has {n} faults, {} images were put aside", folder.display(), verdict.quarantined),
+    );
     let error = said.fold(error, Error::hint);
-    Err(error.hint(format!("all are in {}; `dataset prepare` makes again what is missing", folder.join("check.txt").display())))
+    Err(error.hint(format!(
+        "all are in {}; `dataset prepare` makes again what is missing",
+        folder.join("check.txt").display()
+    )))
 }
 
 fn run_demo(p: &Demo) -> Result<Value> {

@@ -125,9 +125,9 @@ impl Test {
             Self::In(list) => list.iter().any(|v| v == value),
             Self::Contains(part) => value.to_lowercase().contains(&part.to_lowercase()),
             Self::Present => !value.is_empty(),
-            Self::Range { low, low_in, high, high_in } => value.parse::<f64>().is_ok_and(|v| {
-                (v > *low || *low_in && v == *low) && (v < *high || *high_in && v == *high)
-            }),
+            Self::Range { low, low_in, high, high_in } => value
+                .parse::<f64>()
+                .is_ok_and(|v| (v > *low || *low_in && v == *low) && (v < *high || *high_in && v == *high)),
         }
     }
 }
@@ -140,7 +140,10 @@ fn suggest(expr: &Expr, table: &Table, hints: &mut Vec<String>) {
         Expr::Test(field, Test::In(wanted)) => {
             let Some(column) = table.column(field) else { return };
             for value in wanted.iter().filter(|w| !column.values().iter().any(|v| **v == ***w)) {
-                hints.push(format!("no record has {field} \"{value}\"; the nearest are {}", nearest_values(value, column)));
+                hints.push(format!(
+                    "no record has {field} \"{value}\"; the nearest are {}",
+                    nearest_values(value, column)
+                ));
             }
         }
         Expr::Test(..) => {}

@@ -65,7 +65,13 @@ impl IssueKind {
     pub fn excludes(self) -> bool {
         !matches!(
             self,
-            Self::OtherName | Self::Encoding | Self::Markup | Self::Formula | Self::WrongExtension | Self::NoRecord | Self::NotAnImage
+            Self::OtherName
+                | Self::Encoding
+                | Self::Markup
+                | Self::Formula
+                | Self::WrongExtension
+                | Self::NoRecord
+                | Self::NotAnImage
         )
     }
 }

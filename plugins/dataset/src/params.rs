@@ -50,9 +50,11 @@ fn english() -> Vec<String> {
 #[serde(deny_unknown_fields)]
 pub struct Analyze {
     /// What the data set is: a name in configs/datasets, or a path to a YAML file.
+    #[serde(default)]
     #[schemars(extend("x-file" = "any", "x-config" = "datasets"))]
     pub definition: String,
     /// Its folder.
+    #[serde(default)]
     #[schemars(extend("x-file" = "path"))]
     pub input: String,
     /// The records, if they are not where the definition says: a folder of .json files, or a .csv file.
@@ -64,6 +66,7 @@ pub struct Analyze {
     #[schemars(extend("x-file" = "path"))]
     pub images: Vec<String>,
     /// The folder for the report.
+    #[serde(default)]
     #[schemars(extend("x-file" = "out"))]
     pub out: String,
     /// Which records count, instead of the definition's filter: `articleType == "Shirts" and year >= 2012`.
@@ -79,9 +82,11 @@ pub struct Analyze {
 #[serde(deny_unknown_fields)]
 pub struct Prepare {
     /// What the data set is: a name in configs/datasets, or a path to a YAML file.
+    #[serde(default)]
     #[schemars(extend("x-file" = "any", "x-config" = "datasets"))]
     pub definition: String,
     /// Its folder.
+    #[serde(default)]
     #[schemars(extend("x-file" = "path"))]
     pub input: String,
     /// The records, if they are not where the definition says: a folder of .json files, or a .csv file.
@@ -93,6 +98,7 @@ pub struct Prepare {
     #[schemars(extend("x-file" = "path"))]
     pub images: Vec<String>,
     /// The folder for the training set.
+    #[serde(default)]
     #[schemars(extend("x-file" = "out"))]
     pub out: String,
     /// Which records count, instead of the definition's filter.
@@ -131,6 +137,7 @@ pub struct Prepare {
 #[serde(deny_unknown_fields)]
 pub struct Check {
     /// The folder of the training set.
+    #[serde(default)]
     #[schemars(extend("x-file" = "path"))]
     pub input: String,
     /// Move bad images to `quarantine/`.
@@ -143,6 +150,7 @@ pub struct Check {
 #[serde(deny_unknown_fields)]
 pub struct Demo {
     /// The folder for the data set; new or empty.
+    #[serde(default)]
     #[schemars(extend("x-file" = "out"))]
     pub out: String,
     /// Number of products.
@@ -157,21 +165,35 @@ pub struct Demo {
     pub broken: bool,
 }
 
-macro_rules! whole {
-    ($($params:ty => $task:expr;)*) => {
+/// The places that a task cannot do without: a preset may leave them open, a run may not.
+macro_rules! tasks {
+    ($($params:ty => $task:expr, needs $($field:ident)*;)*) => {
         $(impl TaskParams for $params {
             const TASK: &'static TaskInfo = &$task;
-            // The schema says it all: no combination is impossible, and no seed is left open.
+            // The schema says the rest: no combination is impossible, and no seed is left open.
             fn plan(self, _: &PlanCtx) -> Result<Self, Vec<Violation>> {
-                Ok(self)
+                let given = [$((stringify!($field), &self.$field)),*];
+                let open: Vec<Violation> = given.iter().filter(|f| f.1.is_empty()).map(|f| open(f.0)).collect();
+                if open.is_empty() { Ok(self) } else { Err(open) }
             }
         })*
     };
 }
 
-whole! {
-    Analyze => ANALYZE;
-    Prepare => PREPARE;
-    Check => CHECK;
-    Demo => DEMO;
+fn open(field: &str) -> Violation {
+    let (what, hint) = match field {
+        "definition" => {
+            ("no data set is named", "name one of configs/datasets, such as `casual-shoes`, or a .yaml file")
+        }
+        "input" => ("no folder to read is named", "set `input` (`--in`) to the folder of the data set"),
+        _ => ("no folder to write is named", "set `out` (`--out`) to the folder for the results"),
+    };
+    Violation::new(format!("/{field}"), what).hint(hint)
+}
+
+tasks! {
+    Analyze => ANALYZE, needs definition input out;
+    Prepare => PREPARE, needs definition input out;
+    Check => CHECK, needs input;
+    Demo => DEMO, needs out;
 }

@@ -4,7 +4,7 @@ use crate::images::measure::{Measures, VERSION, measure};
 use crate::images::{find::shown, load, sha256};
 use crate::issue::{Issue, IssueKind};
 use atelier_sdk::files::write_atomic;
-use atelier_sdk::{Error, EngineCtx, Event, Result, ResultExt};
+use atelier_sdk::{EngineCtx, Error, Event, Result, ResultExt};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,8 +24,6 @@ pub struct Photo {
     pub path: PathBuf,
     /// Digest of the file.
     pub sha256: String,
-    /// Size of the file.
-    pub bytes: u64,
     /// The measures.
     pub measures: Measures,
 }
@@ -48,9 +46,13 @@ struct Memory {
 impl Memory {
     /// What was kept; nothing if it is of another version, or damaged: then it is made anew.
     fn read(path: Option<&Path>, max_megapixels: f64) -> Self {
-        let kept = path.and_then(|p| std::fs::read(p).ok()).and_then(|b| serde_json::from_slice::<Self>(&b).ok());
-        kept.filter(|m| m.version == VERSION && m.max_megapixels == max_megapixels)
-            .unwrap_or(Self { version: VERSION, max_megapixels, known: BTreeMap::new() })
+        let kept =
+            path.and_then(|p| std::fs::read(p).ok()).and_then(|b| serde_json::from_slice::<Self>(&b).ok());
+        kept.filter(|m| m.version == VERSION && m.max_megapixels == max_megapixels).unwrap_or(Self {
+            version: VERSION,
+            max_megapixels,
+            known: BTreeMap::new(),
+        })
     }
 
     fn write(&self, path: Option<&Path>) -> Result<()> {
@@ -64,7 +66,6 @@ impl Memory {
 
 struct Looked {
     sha256: String,
-    bytes: u64,
     /// Unless it was known before.
     new: Option<Known>,
     issue: Option<Issue>,
@@ -96,7 +97,6 @@ pub fn measure_all(
                     row: *row,
                     path: path.clone(),
                     sha256: looked.sha256,
-                    bytes: looked.bytes,
                     measures: measures.clone(),
                 }),
                 Some(Known::Bad(issue)) => issues.push(Issue { what: shown(path), ..issue.clone() }),
@@ -126,24 +126,24 @@ fn look(path: &Path, kept: &Memory) -> Looked {
     let bytes = match load::read(path) {
         Ok(bytes) => bytes,
         Err(refusal) => {
-            return Looked { sha256: String::new(), bytes: 0, new: None, issue: Some(refusal.of(&name)) };
+            return Looked { sha256: String::new(), new: None, issue: Some(refusal.of(&name)) };
         }
     };
-    let (digest, size) = (sha256(&bytes), bytes.len() as u64);
+    let digest = sha256(&bytes);
     let other = |note: String| Issue::new(IssueKind::WrongExtension, name.clone(), note);
     if let Some(known) = kept.known.get(&digest) {
         let note = match known {
             Known::Good(m) => load::ending_differs(&name, &m.format).map(other),
             Known::Bad(_) => None,
         };
-        return Looked { sha256: digest, bytes: size, new: None, issue: note };
+        return Looked { sha256: digest, new: None, issue: note };
     }
     match load::decode(&bytes, kept.max_megapixels) {
         Ok(photo) => {
             let issue = load::ending_differs(&name, photo.format).map(other);
             let measures = measure(&photo.pixels, photo.format);
-            Looked { sha256: digest, bytes: size, new: Some(Known::Good(measures)), issue }
+            Looked { sha256: digest, new: Some(Known::Good(measures)), issue }
         }
-        Err(refusal) => Looked { sha256: digest, bytes: size, new: Some(Known::Bad(refusal.of(&name))), issue: None },
+        Err(refusal) => Looked { sha256: digest, new: Some(Known::Bad(refusal.of(&name))), issue: None },
     }
 }

@@ -49,14 +49,16 @@ impl Source {
         let place = places.records.clone().unwrap_or_else(|| places.input.join(&layout.records));
         let table = records::read(&definition, &place, &mut issues)?;
         if table.len() == 0 {
-            return Err(Error::new(ErrorKind::Corrupt, format!("no record of {} can be read", place.display()))
-                .hint(issues.first().map_or(String::new(), |i| format!("the first: {}: {}", i.what, i.reason))));
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("no record of {} can be read", place.display()),
+            )
+            .hint(issues.first().map_or(String::new(), |i| format!("the first: {}: {}", i.what, i.reason))));
         }
         let rows = Filter::parse(filter.unwrap_or(&definition.filter))?.rows(&table)?;
         let folders = image_folders(&definition, places)?;
         let images = find::find(&folders, &mut issues)?;
-        let mut source =
-            Self { definition, table, rows, images, has_images: !folders.is_empty(), issues };
+        let mut source = Self { definition, table, rows, images, has_images: !folders.is_empty(), issues };
         source.match_images();
         Ok(source)
     }
@@ -66,15 +68,18 @@ impl Source {
         if !self.has_images {
             return;
         }
-        let missing = self.rows.iter().map(|r| self.table.id(*r as usize)).filter(|id| self.images.of(id).is_none());
+        let missing =
+            self.rows.iter().map(|r| self.table.id(*r as usize)).filter(|id| self.images.of(id).is_none());
         let missing: Vec<Issue> =
             missing.map(|id| Issue::new(IssueKind::NoImage, id, "no image has this name")).collect();
         self.issues.extend(missing);
         let known: std::collections::HashSet<&Path> =
             (0..self.table.len()).filter_map(|r| self.images.of(self.table.id(r))).collect();
-        let strays = self.images.ids().into_iter().filter_map(|id| self.images.of(id)).filter(|p| !known.contains(p));
-        let strays: Vec<Issue> =
-            strays.map(|p| Issue::new(IssueKind::NoRecord, find::shown(p), "no record has this id")).collect();
+        let strays =
+            self.images.ids().into_iter().filter_map(|id| self.images.of(id)).filter(|p| !known.contains(p));
+        let strays: Vec<Issue> = strays
+            .map(|p| Issue::new(IssueKind::NoRecord, find::shown(p), "no record has this id"))
+            .collect();
         self.issues.extend(strays);
     }
 
@@ -91,7 +96,8 @@ impl Source {
     pub fn check_fields(&self) -> Result<()> {
         for field in &self.definition.split.stratify {
             if self.table.column(field).is_none() {
-                return Err(crate::filter::no_field(field, &self.table).context("dataset definition: `split.stratify`"));
+                return Err(crate::filter::no_field(field, &self.table)
+                    .context("dataset definition: `split.stratify`"));
             }
         }
         Ok(())

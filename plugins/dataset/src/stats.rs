@@ -45,12 +45,27 @@ pub fn chi_square(table: &[Vec<usize>]) -> Option<ChiSquare> {
     }
     let term = |row: &Vec<f64>| {
         let sum: f64 = row.iter().sum();
-        used.iter().map(|c| (row[*c] - sum * columns[*c] / total).powi(2) / (sum * columns[*c] / total)).sum::<f64>()
+        used.iter()
+            .map(|c| (row[*c] - sum * columns[*c] / total).powi(2) / (sum * columns[*c] / total))
+            .sum::<f64>()
     };
     let chi2: f64 = rows.iter().map(term).sum();
     let df = (rows.len() - 1) * (used.len() - 1);
     let v = (chi2 / (total * (rows.len().min(used.len()) - 1) as f64)).sqrt();
     Some(ChiSquare { chi2, df, p: upper_gamma(df as f64 / 2.0, chi2 / 2.0), v, pooled })
+}
+
+/// The table with the columns that have less than `share` of all counts taken as one.
+pub fn pool_columns(table: &[Vec<usize>], share: f64) -> Vec<Vec<usize>> {
+    let width = table.first().map_or(0, Vec::len);
+    let sums: Vec<usize> = (0..width).map(|c| table.iter().map(|r| r[c]).sum()).collect();
+    let least = share * sums.iter().sum::<usize>() as f64;
+    let (whole, thin): (Vec<usize>, Vec<usize>) = (0..width).partition(|c| sums[*c] as f64 >= least);
+    let pooled = |row: &Vec<usize>| {
+        let rest: usize = thin.iter().map(|c| row[*c]).sum();
+        whole.iter().map(|c| row[*c]).chain((!thin.is_empty()).then_some(rest)).collect()
+    };
+    table.iter().map(pooled).collect()
 }
 
 /// The regularised upper incomplete gamma function, by its series or its continued fraction (Abramowitz and Stegun
@@ -151,6 +166,12 @@ mod tests {
         assert_eq!(chi_square(&[vec![5, 6]]), None);
         assert_eq!(chi_square(&[]), None);
         assert_eq!(chi_square(&[vec![9, 0], vec![8, 0]]), None);
+    }
+
+    #[test]
+    fn thin_columns_are_taken_as_one() {
+        assert_eq!(pool_columns(&[vec![90, 1, 9, 2], vec![90, 0, 8, 0]], 0.05), [[90, 9, 3], [90, 8, 0]]);
+        assert_eq!(pool_columns(&[vec![5, 5]], 0.05), [[5, 5]]);
     }
 
     #[test]

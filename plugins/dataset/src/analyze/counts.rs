@@ -74,11 +74,21 @@ impl Attribute {
         match self.values.len() {
             0 => verdict(false, "no record has it".into()),
             1 => verdict(false, "all records have the same value".into()),
-            n if n * 2 > self.present() => verdict(false, "nearly every record has a value of its own".into()),
-            _ if covered < COVERED => verdict(false, format!("only {} of the records have it", percent(covered))),
+            n if n * 2 > self.present() => {
+                verdict(false, "nearly every record has a value of its own".into())
+            }
+            _ if covered < COVERED => {
+                verdict(false, format!("only {} of the records have it", percent(covered)))
+            }
             _ if top > ONE_SIDED => verdict(false, format!("{} have the same value", percent(top))),
             _ if learnable < 2 => verdict(false, format!("fewer than 2 values have {LEARNABLE} records")),
-            n => verdict(true, format!("{learnable} of {n} values have at least {LEARNABLE} records, {} have it", percent(covered))),
+            n => verdict(
+                true,
+                format!(
+                    "{learnable} of {n} values have at least {LEARNABLE} records, {} have it",
+                    percent(covered)
+                ),
+            ),
         }
     }
 }
@@ -128,6 +138,9 @@ pub struct Cross {
     pub dependence: Option<ChiSquare>,
 }
 
+/// Columns with less than this share of the records are taken as one for the test.
+const THIN: f64 = 0.05;
+
 impl Cross {
     /// Counts the pairs of records that have both; none if a field is in no record.
     pub fn count(table: &Table, rows: &[u32], a: &str, b: &str) -> Option<Self> {
@@ -153,7 +166,7 @@ impl Cross {
             columns_field: b.into(),
             rows: row_order.iter().map(|r| first.values()[*r].to_string()).collect(),
             columns: column_order.iter().map(|c| second.values()[*c].to_string()).collect(),
-            dependence: stats::chi_square(&counts),
+            dependence: stats::chi_square(&stats::pool_columns(&counts, THIN)),
             counts,
         })
     }
@@ -162,7 +175,8 @@ impl Cross {
     pub fn pairs(&self) -> Vec<(String, String, usize)> {
         let mut pairs = Vec::new();
         for (row, counts) in self.rows.iter().zip(&self.counts) {
-            pairs.extend(self.columns.iter().zip(counts).map(|(column, n)| (row.clone(), column.clone(), *n)));
+            pairs
+                .extend(self.columns.iter().zip(counts).map(|(column, n)| (row.clone(), column.clone(), *n)));
         }
         pairs.retain(|p| p.2 > 0);
         pairs.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.cmp(b)));
@@ -203,7 +217,10 @@ mod tests {
     fn pairs_are_counted_and_their_dependence_measured() {
         let (table, rows) = (table(), (0..300).collect::<Vec<u32>>());
         let cross = Cross::count(&table, &rows, "colour", "gender").unwrap();
-        assert_eq!((cross.columns.as_slice(), cross.rows.len()), (["Women".to_string(), "Men".into()].as_slice(), 3));
+        assert_eq!(
+            (cross.columns.as_slice(), cross.rows.len()),
+            (["Women".to_string(), "Men".into()].as_slice(), 3)
+        );
         assert_eq!(cross.pairs()[0], ("Black".into(), "Men".into(), 75));
         assert!((cross.dependence.unwrap().v - 1.0).abs() < 1e-9);
         assert!(Cross::count(&table, &rows, "colour", "none").is_none());

@@ -46,10 +46,12 @@ impl Document {
         for block in &self.0 {
             // Writing to a string cannot fail.
             let _ = match block {
-                Block::Heading(level, text) => writeln!(out, "{} {}\n", "#".repeat(usize::from(*level)), marked(text)),
+                Block::Heading(level, text) => {
+                    writeln!(out, "{} {}\n", "#".repeat(usize::from(*level)), marked(text))
+                }
                 Block::Text(text) => writeln!(out, "{}\n", marked(text)),
                 Block::List(items) => {
-                    items.iter().for_each(|i| drop(writeln!(out, "- {}", marked(i))));
+                    out.extend(items.iter().map(|i| format!("- {}\n", marked(i))));
                     writeln!(out)
                 }
                 Block::Table { head, rows } => writeln!(out, "{}", markdown_table(head, rows)),
@@ -70,7 +72,7 @@ impl Document {
                 }
                 Block::Text(text) => writeln!(out, "{}\n", wrapped(text, 100, "")),
                 Block::List(items) => {
-                    items.iter().for_each(|i| drop(writeln!(out, "- {}", wrapped(i, 98, "  "))));
+                    out.extend(items.iter().map(|i| format!("- {}\n", wrapped(i, 98, "  "))));
                     writeln!(out)
                 }
                 Block::Table { head, rows } => writeln!(out, "{}", plain_table(head, rows)),
@@ -123,14 +125,17 @@ fn marked(text: &str) -> String {
 }
 
 fn markdown_table(head: &[String], rows: &[Vec<String>]) -> String {
-    let line = |cells: &[String]| format!("| {} |\n", cells.iter().map(|c| marked(c)).collect::<Vec<_>>().join(" | "));
+    let line = |cells: &[String]| {
+        format!("| {} |\n", cells.iter().map(|c| marked(c)).collect::<Vec<_>>().join(" | "))
+    };
     let rule: Vec<&str> = (0..head.len()).map(|c| if right(rows, c) { "---:" } else { "---" }).collect();
     let body: String = rows.iter().map(|r| line(r)).collect();
     format!("{}| {} |\n{body}", line(head), rule.join(" | "))
 }
 
 fn plain_table(head: &[String], rows: &[Vec<String>]) -> String {
-    let width = |c: usize| rows.iter().chain([&head.to_vec()]).map(|r| r[c].chars().count()).max().unwrap_or(0);
+    let width =
+        |c: usize| rows.iter().chain([&head.to_vec()]).map(|r| r[c].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let line = |cells: &[String]| {
         let cell = |(c, text): (usize, &String)| {
@@ -147,7 +152,8 @@ fn plain_table(head: &[String], rows: &[Vec<String>]) -> String {
 fn html_table(head: &[String], rows: &[Vec<String>]) -> String {
     let class = |c: usize| if right(rows, c) { " class=\"n\"" } else { "" };
     let line = |cells: &[String], tag: &str| {
-        let cells = cells.iter().enumerate().map(|(c, t)| format!("<{tag}{}>{}</{tag}>", class(c), escape(t)));
+        let cells =
+            cells.iter().enumerate().map(|(c, t)| format!("<{tag}{}>{}</{tag}>", class(c), escape(t)));
         format!("<tr>{}</tr>", cells.collect::<String>())
     };
     let body: String = rows.iter().map(|r| line(r, "td")).collect();
@@ -181,7 +187,10 @@ mod tests {
     fn a_table_is_aligned_and_nothing_in_it_is_markup() {
         let mut d = Document::default();
         d.table(["value", "records"], vec![["a|b<i>".into(), "7".into()], ["c".into(), "1,234".into()]]);
-        assert_eq!(d.plain(), "  value   records\n  ------  -------\n  a|b<i>        7\n  c         1,234\n\n");
+        assert_eq!(
+            d.plain(),
+            "  value   records\n  ------  -------\n  a|b<i>        7\n  c         1,234\n\n"
+        );
         assert!(d.markdown().contains("| --- | ---: |\n| a\\|b\\<i\\> | 7 |"), "{}", d.markdown());
         assert!(d.html(&|n| n.into()).contains("<td>a|b&lt;i&gt;</td><td class=\"n\">7</td>"));
     }

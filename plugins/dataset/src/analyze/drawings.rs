@@ -45,16 +45,21 @@ pub fn charts(a: &Analysis) -> Vec<Figure> {
     let shown: Vec<&Attribute> = a.attributes.iter().filter(|f| !f.values.is_empty()).collect();
     let bars: Vec<Figure> = shown.iter().map(|f| attribute(a, f)).collect();
     if !bars.is_empty() {
-        let note = format!("{} records; each chart counts the records that have a value", thousands(a.source.rows.len()));
+        let note = format!(
+            "{} records; each chart counts the records that have a value",
+            thousands(a.source.rows.len())
+        );
         let drawings: Vec<&Drawing> = bars.iter().map(|f| &f.drawing).collect();
         let drawing = charts::page(&format!("{title}: distributions"), &note, &drawings, 2);
         out.push(Figure { name: "distributions".into(), drawing });
     }
     out.extend(bars);
     for n in a.numbers.iter().filter(|n| !n.values.is_empty()) {
-        let said = n.quantiles.map_or(String::new(), |q| format!("; median {}, from {} to {}", q[2], q[0], q[4]));
+        let said =
+            n.quantiles.map_or(String::new(), |q| format!("; median {}, from {} to {}", q[2], q[0], q[4]));
         let note = format!("{} records{said}", thousands(n.values.len()));
-        let drawing = charts::histogram(&format!("{title} by {}", spoken(&n.field)), &note, &n.values, &n.unit, false);
+        let drawing =
+            charts::histogram(&format!("{title} by {}", spoken(&n.field)), &note, &n.values, &n.unit, false);
         out.push(Figure { name: format!("number-{}", slug(&n.field)), drawing });
     }
     out.extend(a.crosses.iter().map(|c| cross(a, c)));
@@ -71,16 +76,27 @@ fn bar(a: &Analysis, field: &str, label: &str, count: usize) -> Bar {
 }
 
 fn attribute(a: &Analysis, f: &Attribute) -> Figure {
-    let bars: Vec<Bar> = f.values.iter().map(|(v, n)| bar(a, &f.field, v, *n)).collect();
-    let missing = if f.missing > 0 { format!(", {} without value", thousands(f.missing)) } else { String::new() };
-    let note = format!("records per value; {} values in {} records{missing}", f.values.len(), thousands(f.present()));
+    let mut values: Vec<&(String, usize)> = f.values.iter().collect();
+    // Years and sizes are read in their own order.
+    if values.iter().all(|v| v.0.parse::<f64>().is_ok()) {
+        values.sort_by(|a, b| a.0.parse::<f64>().unwrap_or(0.0).total_cmp(&b.0.parse().unwrap_or(0.0)));
+    }
+    let bars: Vec<Bar> = values.iter().map(|(v, n)| bar(a, &f.field, v, *n)).collect();
+    let missing =
+        if f.missing > 0 { format!(", {} without value", thousands(f.missing)) } else { String::new() };
+    let note = format!(
+        "records per value; {} values in {} records{missing}",
+        f.values.len(),
+        thousands(f.present())
+    );
     let is_colour = f.field == a.source.definition.colour;
     let drawing = charts::bars(&capital(&spoken(&f.field)), &note, &bars, f.present(), is_colour);
     Figure { name: format!("by-{}", slug(&f.field)), drawing }
 }
 
 fn cross(a: &Analysis, c: &Cross) -> Figure {
-    let rows: Vec<Bar> = c.rows.iter().zip(&c.counts).map(|(v, n)| bar(a, &c.rows_field, v, n.iter().sum())).collect();
+    let rows: Vec<Bar> =
+        c.rows.iter().zip(&c.counts).map(|(v, n)| bar(a, &c.rows_field, v, n.iter().sum())).collect();
     let title = format!("{} by {}", capital(&spoken(&c.rows_field)), spoken(&c.columns_field));
     let dependence = c.dependence.map_or(String::new(), |d| format!("; Cramér's V {:.2}", d.v));
     let note = format!("records; the darker, the larger the share of its row{dependence}");
@@ -97,11 +113,15 @@ fn missing(a: &Analysis) -> Figure {
     bars.sort_by_key(|b| std::cmp::Reverse(b.count));
     let total = a.source.rows.len();
     let note = format!("records without a value, of {}", thousands(total));
-    Figure { name: "missing-values".into(), drawing: charts::bars("Missing values", &note, &bars, total, false) }
+    Figure {
+        name: "missing-values".into(),
+        drawing: charts::bars("Missing values", &note, &bars, total, false),
+    }
 }
 
 fn photos(a: &Analysis, look: &PhotoFacts) -> Vec<Figure> {
-    let plain = |(label, count): &(String, usize)| Bar { label: label.clone(), count: *count, swatch: Vec::new() };
+    let plain =
+        |(label, count): &(String, usize)| Bar { label: label.clone(), count: *count, swatch: Vec::new() };
     let sizes: Vec<Bar> = look.sizes.iter().map(plain).collect();
     let backgrounds: Vec<Bar> = look.backgrounds.iter().map(|(b, n)| plain(&(b.to_string(), *n))).collect();
     let sharpness: Vec<f64> = a.photos.iter().map(|p| p.measures.sharpness).collect();
@@ -112,15 +132,33 @@ fn photos(a: &Analysis, look: &PhotoFacts) -> Vec<Figure> {
         figure("photo-sizes", charts::bars("Sizes of photos", &note, &sizes, look.photos, false)),
         figure(
             "photo-backgrounds",
-            charts::bars("Backgrounds of photos", "photos by what their border shows", &backgrounds, look.photos, false),
+            charts::bars(
+                "Backgrounds of photos",
+                "photos by what their border shows",
+                &backgrounds,
+                look.photos,
+                false,
+            ),
         ),
         figure(
             "photo-cleanness",
-            charts::histogram("Cleanness of backgrounds", "photos", &clean, "share of the border in one colour, %", false),
+            charts::histogram(
+                "Cleanness of backgrounds",
+                "photos",
+                &clean,
+                "share of the border in one colour, %",
+                false,
+            ),
         ),
         figure(
             "photo-sharpness",
-            charts::histogram("Sharpness of photos", "photos; at each photo's own size", &sharpness, "variance of the Laplacian (log scale)", true),
+            charts::histogram(
+                "Sharpness of photos",
+                "photos; at each photo's own size",
+                &sharpness,
+                "variance of the Laplacian (log scale)",
+                true,
+            ),
         ),
     ]
 }

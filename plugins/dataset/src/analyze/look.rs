@@ -53,9 +53,12 @@ pub fn facts(photos: &[Photo], pairs: &[Pair]) -> Option<PhotoFacts> {
     }
     let over = |f: &dyn Fn(&Photo) -> f64| quantiles(&mut photos.iter().map(f).collect::<Vec<_>>());
     let boxes: Vec<[f32; 4]> = photos.iter().filter_map(|p| p.measures.product).collect();
-    let of_box = |f: &dyn Fn(&[f32; 4]) -> f32| quantiles(&mut boxes.iter().map(|b| f64::from(f(b))).collect::<Vec<_>>());
+    let of_box = |f: &dyn Fn(&[f32; 4]) -> f32| {
+        quantiles(&mut boxes.iter().map(|b| f64::from(f(b))).collect::<Vec<_>>())
+    };
     let sizes_of_groups = group_sizes(photos.len(), pairs);
-    let backgrounds = Background::ALL.map(|b| (b.name(), photos.iter().filter(|p| p.measures.background == b).count()));
+    let backgrounds =
+        Background::ALL.map(|b| (b.name(), photos.iter().filter(|p| p.measures.background == b).count()));
     Some(PhotoFacts {
         photos: photos.len(),
         sizes: tally(photos, &size_of),
@@ -98,7 +101,8 @@ fn tally(photos: &[Photo], of: &dyn Fn(&Photo) -> String) -> Vec<(String, usize)
 
 /// The nearest common ratio, or the ratio itself.
 fn aspect(width: u32, height: u32) -> String {
-    const COMMON: [(u32, u32); 9] = [(1, 1), (3, 4), (4, 3), (2, 3), (3, 2), (4, 5), (5, 4), (9, 16), (16, 9)];
+    const COMMON: [(u32, u32); 9] =
+        [(1, 1), (3, 4), (4, 3), (2, 3), (3, 2), (4, 5), (5, 4), (9, 16), (16, 9)];
     let ratio = f64::from(width) / f64::from(height);
     let near = COMMON.iter().find(|(w, h)| (ratio * f64::from(*h) / f64::from(*w)).ln().abs() < 0.01);
     near.map_or_else(|| format!("{ratio:.2}"), |(w, h)| format!("{w}:{h}"))
@@ -122,6 +126,9 @@ mod tests {
 
     #[test]
     fn ratios_have_their_common_names() {
-        assert_eq!([aspect(60, 80), aspect(1080, 1440), aspect(512, 512), aspect(125, 161)], ["3:4", "3:4", "1:1", "0.78"]);
+        assert_eq!(
+            [aspect(60, 80), aspect(1080, 1440), aspect(512, 512), aspect(125, 161)],
+            ["3:4", "3:4", "1:1", "0.78"]
+        );
     }
 }

@@ -56,7 +56,10 @@ fn by_colour(a: &Analysis, order: &[&Photo], seed: u64, limit: f64) -> Result<Op
             rows.push((name.clone(), *count, tiles(a, &chosen, limit)?));
         }
     }
-    let note = format!("up to {EACH} photos of each of the {} most common, by lot (seed {seed}), with the number of records", rows.len());
+    let note = format!(
+        "up to {EACH} photos of each of the {} most common, by lot (seed {seed}), with the number of records",
+        rows.len()
+    );
     let title = format!("{}: photos by {}", a.source.definition.title, super::drawings::spoken(colour));
     let drawing = grids::rows(&title, &note, &rows, EACH, 84.0);
     Ok((!rows.is_empty()).then(|| Figure { name: "photos-by-colour".into(), drawing }))
@@ -65,7 +68,9 @@ fn by_colour(a: &Analysis, order: &[&Photo], seed: u64, limit: f64) -> Result<Op
 fn tiles(a: &Analysis, photos: &[&Photo], limit: f64) -> Result<Vec<Tile>> {
     let tile = |p: &&Photo| {
         // It could be opened a moment ago; if not any more, the grid has one photo less.
-        let Some(photo) = load::read(&p.path).and_then(|b| load::decode(&b, limit)).ok() else { return Ok(None) };
+        let Some(photo) = load::read(&p.path).and_then(|b| load::decode(&b, limit)).ok() else {
+            return Ok(None);
+        };
         let (w, h) = resize::fit(photo.pixels.width, photo.pixels.height, TILE);
         let small = w.min(photo.pixels.width) == w;
         let picture = if small { resize::lanczos(&photo.pixels, w, h)? } else { photo.pixels };

@@ -40,9 +40,14 @@ pub fn report(a: &Analysis, figures: &[String]) -> Document {
 
 fn summary(d: &mut Document, a: &Analysis) {
     let s = &a.source;
-    let filter = if s.definition.filter.is_empty() { "none".to_string() } else { s.definition.filter.clone() };
+    let filter =
+        if s.definition.filter.is_empty() { "none".to_string() } else { s.definition.filter.clone() };
     let mut items = vec![
-        format!("Records: {} read, {} pass the filter ({filter})", thousands(s.table.len()), thousands(s.rows.len())),
+        format!(
+            "Records: {} read, {} pass the filter ({filter})",
+            thousands(s.table.len()),
+            thousands(s.rows.len())
+        ),
         match &a.look {
             Some(look) => format!(
                 "Photos: {} of {} records have one that can be opened ({})",
@@ -54,13 +59,17 @@ fn summary(d: &mut Document, a: &Analysis) {
         },
     ];
     for f in a.attributes.iter().filter(|f| f.values.len() > 1) {
-        let top: Vec<String> = f.values.iter().take(4).map(|(v, n)| format!("{v} {}", percent(*n, f.present()))).collect();
+        let top: Vec<String> =
+            f.values.iter().take(4).map(|(v, n)| format!("{v} {}", percent(*n, f.present()))).collect();
         items.push(format!("{}: {} values; {}", capital(&spoken(&f.field)), f.values.len(), top.join(", ")));
     }
     if let Some(look) = &a.look {
         let [white, plain, ..] = look.backgrounds.as_slice() else { return };
         let one_colour = percent(white.1 + plain.1, look.photos);
-        items.push(format!("Backgrounds: {} white, {one_colour} of one colour", percent(white.1, look.photos)));
+        items.push(format!(
+            "Backgrounds: {} white, {one_colour} of one colour",
+            percent(white.1, look.photos)
+        ));
         items.push(format!(
             "Same photo more than once: {} groups with {} photos",
             thousands(look.groups),
@@ -117,8 +126,12 @@ fn subgroups(d: &mut Document, a: &Analysis) {
             pairs.len(),
             percent(covered, total)
         ));
-        let row = |p: &(String, String, usize)| [p.0.clone(), p.1.clone(), thousands(p.2), percent(p.2, total)];
-        d.table([&*c.rows_field, &*c.columns_field, "records", "share"], pairs.iter().take(10).map(row).collect());
+        let row =
+            |p: &(String, String, usize)| [p.0.clone(), p.1.clone(), thousands(p.2), percent(p.2, total)];
+        d.table(
+            [&*c.rows_field, &*c.columns_field, "records", "share"],
+            pairs.iter().take(10).map(row).collect(),
+        );
     }
 }
 
@@ -129,7 +142,11 @@ fn attribute(d: &mut Document, f: &Attribute) {
     let mut rows: Vec<[String; 3]> = f.values.iter().take(TOP).map(row).collect();
     if f.values.len() > TOP {
         let rest: usize = f.values[TOP..].iter().map(|v| v.1).sum();
-        rows.push([format!("({} others)", f.values.len() - TOP), thousands(rest), percent(rest, f.present())]);
+        rows.push([
+            format!("({} others)", f.values.len() - TOP),
+            thousands(rest),
+            percent(rest, f.present()),
+        ]);
     }
     if f.missing > 0 {
         rows.push(["(no value)".into(), thousands(f.missing), String::new()]);
@@ -218,7 +235,10 @@ fn photos(d: &mut Document, look: &PhotoFacts) {
         share("product off centre, of the width", look.off_centre),
         share("border in one colour", look.clean),
     ];
-    d.table(["share", "lowest", "quarter", "median", "three quarters", "highest"], rows.into_iter().flatten().collect());
+    d.table(
+        ["share", "lowest", "quarter", "median", "three quarters", "highest"],
+        rows.into_iter().flatten().collect(),
+    );
 }
 
 fn duplicates(d: &mut Document, a: &Analysis, look: &PhotoFacts) {
@@ -226,7 +246,7 @@ fn duplicates(d: &mut Document, a: &Analysis, look: &PhotoFacts) {
     let rules = &a.source.definition.images;
     d.text(format!(
         "{} pairs of photos are the same file; {} pairs show the same in different files: their difference hashes \
-         (256 bits) differ in at most {} and their colours by at most {} of 255 on average. They form {} groups with {} \
+         (256 bits) differ in at most {} and their colours, where the product is, by at most {} of 255 on average. They form {} groups with {} \
          photos, the largest of {}. No split tears a group apart.",
         thousands(look.exact_pairs),
         thousands(look.near_pairs),
@@ -262,7 +282,8 @@ fn problems(d: &mut Document, a: &Analysis) {
     d.table(["problem", "count", "what becomes of it"], counts.iter().map(row).collect());
     for kind in counts.keys() {
         let of_kind = a.source.issues.iter().filter(|i| i.kind == *kind);
-        let items: Vec<String> = of_kind.take(EXAMPLES).map(|i| format!("{}: {}", i.what, i.reason)).collect();
+        let items: Vec<String> =
+            of_kind.take(EXAMPLES).map(|i| format!("{}: {}", i.what, i.reason)).collect();
         d.heading(3, capital(kind.title()));
         d.list(items);
     }

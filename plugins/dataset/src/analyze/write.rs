@@ -71,9 +71,7 @@ fn html(a: &Analysis, document: &Document, drawn: &BTreeMap<String, Vec<u8>>) ->
 }
 
 fn value(a: &Analysis, figures: &[String]) -> Value {
-    let pair = |p: &crate::images::duplicates::Pair| {
-        json!({"a": shown(&a.photos[p.a].path), "b": shown(&a.photos[p.b].path), "exact": p.exact})
-    };
+    let pair = |p: &crate::images::duplicates::Pair| json!({"a": shown(&a.photos[p.a].path), "b": shown(&a.photos[p.b].path), "exact": p.exact});
     json!({
         "schema_version": 1,
         "title": a.source.definition.title,
@@ -98,7 +96,9 @@ pub fn issues_csv(issues: &[Issue]) -> Result<Vec<u8>> {
     let what = "writing a table";
     table.write_record(["problem", "what", "reason"]).internal(what)?;
     for i in issues {
-        table.write_record([i.kind.title().to_string(), defused(&i.what), defused(&i.reason)]).internal(what)?;
+        table
+            .write_record([i.kind.title().to_string(), defused(&i.what), defused(&i.reason)])
+            .internal(what)?;
     }
     table.into_inner().internal(what)
 }

@@ -22,7 +22,12 @@ struct Breaker<'a> {
 ///
 /// # Errors
 /// The folder is not writable, the disk is full.
-pub fn add(out: &Path, products: &[Product], table: &mut Vec<u8>, seed: u64) -> Result<Vec<(String, &'static str)>> {
+pub fn add(
+    out: &Path,
+    products: &[Product],
+    table: &mut Vec<u8>,
+    seed: u64,
+) -> Result<Vec<(String, &'static str)>> {
     let mut b = Breaker { out, table, next: FIRST_BROKEN, broken: Vec::new(), seed };
     b.documents()?;
     b.photos()?;
@@ -57,7 +62,15 @@ impl Breaker<'_> {
     fn row(&mut self, p: &Product) {
         let row = format!(
             "{},{},Footwear,Shoes,{},{},{},{},{},{},{}\n",
-            p.id, p.gender, p.article, p.colour, p.season, p.year, p.usage, p.name(), p.brand
+            p.id,
+            p.gender,
+            p.article,
+            p.colour,
+            p.season,
+            p.year,
+            p.usage,
+            p.name(),
+            p.brand
         );
         self.table.extend(row.as_bytes());
     }
@@ -75,18 +88,25 @@ impl Breaker<'_> {
         write_atomic(&self.out.join(format!("images/{}.jpg", p.id)), &photo)?;
 
         let p = self.product();
-        let text = String::from_utf8_lossy(&records::style(&p)?).replace(p.brand, &format!("<b>{}</b>&trade;", p.brand));
+        let text = String::from_utf8_lossy(&records::style(&p)?)
+            .replace(p.brand, &format!("<b>{}</b>&trade;", p.brand));
         let photo = self.photo(&p)?;
         self.file(format!("styles/{}.json", p.id), text.as_bytes(), "markup inside of fields")?;
         write_atomic(&self.out.join(format!("images/{}.jpg", p.id)), &photo)?;
 
         let p = self.product();
-        let text = String::from_utf8_lossy(&records::style(&p)?).replace(&p.id.to_string(), "\"../../outside\"");
+        let text =
+            String::from_utf8_lossy(&records::style(&p)?).replace(&p.id.to_string(), "\"../../outside\"");
         self.file(format!("styles/{}.json", p.id), text.as_bytes(), "the id inside leads out of the folder")?;
 
         let p = self.product();
-        let text = String::from_utf8_lossy(&records::style(&p)?).replace(&p.id.to_string(), &FIRST_ID.to_string());
-        self.file(format!("styles/{}.json", p.id), text.as_bytes(), "the id inside is that of another record")?;
+        let text =
+            String::from_utf8_lossy(&records::style(&p)?).replace(&p.id.to_string(), &FIRST_ID.to_string());
+        self.file(
+            format!("styles/{}.json", p.id),
+            text.as_bytes(),
+            "the id inside is that of another record",
+        )?;
 
         let p = self.product();
         let text = String::from_utf8_lossy(&records::style(&p)?).replace(p.brand, "Caf\u{e9} Norte");
@@ -122,7 +142,11 @@ impl Breaker<'_> {
 
         let p = self.product();
         self.style(&p)?;
-        self.file(format!("images/{}.jpg", p.id), b"<html>404 Not Found</html>", "a page instead of a photo")?;
+        self.file(
+            format!("images/{}.jpg", p.id),
+            b"<html>404 Not Found</html>",
+            "a page instead of a photo",
+        )?;
 
         let p = self.product();
         self.style(&p)?;
@@ -131,7 +155,11 @@ impl Breaker<'_> {
         let p = self.product();
         self.style(&p)?;
         let photo = self.photo(&p)?;
-        self.file(format!("images/{}.jpg", p.id), &turned(&photo), "lies on its side, as its EXIF mark says")?;
+        self.file(
+            format!("images/{}.jpg", p.id),
+            &turned(&photo),
+            "lies on its side, as its EXIF mark says",
+        )?;
         self.file("images/notes.txt".into(), b"not a photo\n", "not an image at all")
     }
 
@@ -143,10 +171,18 @@ impl Breaker<'_> {
         let near = Product { id: self.next + 1, ..original.clone() };
         self.next += 2;
         self.style(&same)?;
-        self.file(format!("images/{}.jpg", same.id), &jpeg(&drawn, 92)?, "the same file as another record's")?;
+        self.file(
+            format!("images/{}.jpg", same.id),
+            &jpeg(&drawn, 92)?,
+            "the same file as another record's",
+        )?;
         self.style(&near)?;
         let smaller = resize::lanczos(&drawn, drawn.width * 2 / 3, drawn.height * 2 / 3)?;
-        self.file(format!("images/{}.jpg", near.id), &jpeg(&smaller, 75)?, "the same picture as another record's, smaller")
+        self.file(
+            format!("images/{}.jpg", near.id),
+            &jpeg(&smaller, 75)?,
+            "the same picture as another record's, smaller",
+        )
     }
 
     /// Rows of the table.
@@ -159,8 +195,14 @@ impl Breaker<'_> {
         };
         add(format!("../../outside,{rest},Escape,Aldra\n").into(), "an id that leads out of the folder");
         add(format!("/etc/outside,{rest},Escape,Aldra\n").into(), "an id that is an absolute path");
-        add(format!("{id},{rest},\"=HYPERLINK(\"\"http://example.org\"\")\",Aldra\n").into(), "a cell that a spreadsheet would run");
-        add([format!("{},{rest},Caf", id + 1).as_bytes(), b"\xe9", b" Norte,Aldra\n"].concat(), "a line in Latin-1");
+        add(
+            format!("{id},{rest},\"=HYPERLINK(\"\"http://example.org\"\")\",Aldra\n").into(),
+            "a cell that a spreadsheet would run",
+        );
+        add(
+            [format!("{},{rest},Caf", id + 1).as_bytes(), b"\xe9", b" Norte,Aldra\n"].concat(),
+            "a line in Latin-1",
+        );
         add(format!("{},{rest},Too, many, cells,Aldra\n", id + 2).into(), "more cells than the header has");
         if let Some(first) = products.first() {
             add(format!("{},{rest},Again,Aldra\n", first.id).into(), "an id that came before");

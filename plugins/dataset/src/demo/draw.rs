@@ -90,7 +90,10 @@ fn smooth(points: &[Point]) -> Vec<Point> {
         for step in 0..8 {
             let t = step as f32 / 8.0;
             let at = |a: f32, b: f32, c: f32, d: f32| {
-                0.5 * (2.0 * b + (c - a) * t + (2.0 * a - 5.0 * b + 4.0 * c - d) * t * t + (3.0 * b - a - 3.0 * c + d) * t * t * t)
+                0.5 * (2.0 * b
+                    + (c - a) * t
+                    + (2.0 * a - 5.0 * b + 4.0 * c - d) * t * t
+                    + (3.0 * b - a - 3.0 * c + d) * t * t * t)
             };
             out.push((at(a.0, b.0, c.0, d.0), at(a.1, b.1, c.1, d.1)));
         }
@@ -143,13 +146,30 @@ fn shoe(image: &mut Rgb, view: &View, shape: Shape, colour: [u8; 3], rng: &mut M
     let toe = between(rng, 0.30, 0.37);
     let light = if rng.next_u32().is_multiple_of(3) { shaded(colour, 0.5) } else { [238, 236, 230] };
     let upper = [
-        (0.05, 0.50), (0.04, collar + 0.12), (0.08, collar), (0.20, collar + 0.05), (0.34, collar + 0.03),
-        (0.46, collar + 0.09), (0.66, toe - 0.03), (0.86, toe + 0.05), (0.97, 0.44), (0.96, 0.51), (0.5, 0.52),
+        (0.05, 0.50),
+        (0.04, collar + 0.12),
+        (0.08, collar),
+        (0.20, collar + 0.05),
+        (0.34, collar + 0.03),
+        (0.46, collar + 0.09),
+        (0.66, toe - 0.03),
+        (0.86, toe + 0.05),
+        (0.97, 0.44),
+        (0.96, 0.51),
+        (0.5, 0.52),
     ];
     view.fill(image, &upper, colour);
-    view.fill(image, &[(0.08, collar + 0.01), (0.20, collar + 0.05), (0.33, collar + 0.03), (0.21, collar + 0.09)], shaded(colour, 0.45));
+    view.fill(
+        image,
+        &[(0.08, collar + 0.01), (0.20, collar + 0.05), (0.33, collar + 0.03), (0.21, collar + 0.09)],
+        shaded(colour, 0.45),
+    );
     let cap = between(rng, 0.74, 0.84);
-    view.fill(image, &[(cap, toe + 0.02), (0.90, toe + 0.07), (0.97, 0.44), (0.96, 0.50), (cap - 0.02, 0.50)], shaded(colour, 1.18));
+    view.fill(
+        image,
+        &[(cap, toe + 0.02), (0.90, toe + 0.07), (0.97, 0.44), (0.96, 0.50), (cap - 0.02, 0.50)],
+        shaded(colour, 1.18),
+    );
     let stripes = rng.next_u32() % 4;
     for i in 0..stripes {
         let x = 0.36 + 0.07 * i as f32 + between(rng, -0.01, 0.01);
@@ -158,19 +178,49 @@ fn shoe(image: &mut Rgb, view: &View, shape: Shape, colour: [u8; 3], rng: &mut M
     if shape != Shape::Loafer {
         for i in 0..4 {
             let (x, y) = (0.42 + 0.055 * i as f32, collar + 0.08 + (toe - collar - 0.09) * i as f32 / 4.0);
-            view.sharp(image, &[(x - 0.03, y + 0.05), (x - 0.02, y + 0.07), (x + 0.05, y + 0.015), (x + 0.04, y)], [245; 3]);
+            view.sharp(
+                image,
+                &[(x - 0.03, y + 0.05), (x - 0.02, y + 0.07), (x + 0.05, y + 0.015), (x + 0.04, y)],
+                [245; 3],
+            );
         }
     }
-    view.fill(image, &[(0.03, 0.50), (0.5, 0.505), (0.97, 0.49), (0.985, 0.50 + sole), (0.5, 0.51 + sole), (0.03, 0.51 + sole)], light);
-    view.sharp(image, &[(0.04, 0.505 + sole), (0.97, 0.50 + sole), (0.96, 0.515 + sole), (0.05, 0.52 + sole)], [52, 48, 46]);
+    view.fill(
+        image,
+        &[
+            (0.03, 0.50),
+            (0.5, 0.505),
+            (0.97, 0.49),
+            (0.985, 0.50 + sole),
+            (0.5, 0.51 + sole),
+            (0.03, 0.51 + sole),
+        ],
+        light,
+    );
+    view.sharp(
+        image,
+        &[(0.04, 0.505 + sole), (0.97, 0.50 + sole), (0.96, 0.515 + sole), (0.05, 0.52 + sole)],
+        [52, 48, 46],
+    );
 }
 
 fn tshirt(image: &mut Rgb, view: &View, colour: [u8; 3], rng: &mut Mt19937) {
     let sleeve = between(rng, 0.26, 0.40);
     let long = between(rng, 0.72, 0.90);
     let body = [
-        (0.36, 0.0), (0.22, 0.05), (0.02, sleeve), (0.14, sleeve + 0.09), (0.24, sleeve - 0.04), (0.25, long), (0.75, long),
-        (0.76, sleeve - 0.04), (0.86, sleeve + 0.09), (0.98, sleeve), (0.78, 0.05), (0.64, 0.0), (0.5, 0.06),
+        (0.36, 0.0),
+        (0.22, 0.05),
+        (0.02, sleeve),
+        (0.14, sleeve + 0.09),
+        (0.24, sleeve - 0.04),
+        (0.25, long),
+        (0.75, long),
+        (0.76, sleeve - 0.04),
+        (0.86, sleeve + 0.09),
+        (0.98, sleeve),
+        (0.78, 0.05),
+        (0.64, 0.0),
+        (0.5, 0.06),
     ];
     view.sharp(image, &body, colour);
     view.fill(image, &[(0.37, 0.0), (0.5, 0.05), (0.63, 0.0), (0.5, 0.085)], shaded(colour, 0.6));

@@ -85,7 +85,11 @@ mod tests {
         assert!(made.broken.len() >= 14, "{:?}", made.broken);
         write(b.path(), 4, 7, true).unwrap();
         for file in ["styles.csv", "images/900001.jpg", "styles/900003.json"] {
-            assert_eq!(std::fs::read(a.path().join(file)).unwrap(), std::fs::read(b.path().join(file)).unwrap(), "{file}");
+            assert_eq!(
+                std::fs::read(a.path().join(file)).unwrap(),
+                std::fs::read(b.path().join(file)).unwrap(),
+                "{file}"
+            );
         }
         write(a.path(), 4, 8, true).unwrap();
         std::fs::write(b.path().join("mine.txt"), "x").unwrap();

@@ -53,7 +53,9 @@ fn pick<T: Copy>(rng: &mut Mt19937, from: &[(T, u32)]) -> T {
 pub fn rng(seed: u64, id: usize) -> Mt19937 {
     let mut rng = Mt19937::new(seed ^ (id as u64).wrapping_mul(0x9e37_79b9));
     // Neighbouring seeds begin alike.
-    (0..16).for_each(|_| drop(rng.next_u32()));
+    (0..16).for_each(|_| {
+        rng.next_u32();
+    });
     rng
 }
 
@@ -61,7 +63,8 @@ pub fn rng(seed: u64, id: usize) -> Mt19937 {
 pub fn product(number: usize, seed: u64) -> Product {
     let id = FIRST_ID + number;
     let r = &mut rng(seed, id);
-    let shape = pick(r, &[(Shape::Sneaker, 45), (Shape::Loafer, 22), (Shape::HighTop, 18), (Shape::Tshirt, 15)]);
+    let shape =
+        pick(r, &[(Shape::Sneaker, 45), (Shape::Loafer, 22), (Shape::HighTop, 18), (Shape::Tshirt, 15)]);
     let shoe = shape != Shape::Tshirt;
     let (laces, none) = (("Lace-Ups", 8), ("", 4));
     Product {
@@ -69,11 +72,33 @@ pub fn product(number: usize, seed: u64) -> Product {
         shape,
         article: if shoe { "Casual Shoes" } else { "Tshirts" },
         gender: pick(r, &[("Men", 62), ("Women", 26), ("Unisex", 8), ("Boys", 3), ("Girls", 1)]),
-        brand: pick(r, &[("Aldra", 9), ("Borealis", 7), ("Cintura", 5), ("Delmonte & Filhos", 3), ("Estrela", 2), ("Fjord", 1)]),
-        colour: pick(r, &[
-            ("Black", 30), ("Brown", 18), ("White", 15), ("Navy Blue", 10), ("Grey", 8), ("Blue", 7), ("Red", 5),
-            ("Beige", 3), ("Green", 2), ("Pink", 1), ("", 1),
-        ]),
+        brand: pick(
+            r,
+            &[
+                ("Aldra", 9),
+                ("Borealis", 7),
+                ("Cintura", 5),
+                ("Delmonte & Filhos", 3),
+                ("Estrela", 2),
+                ("Fjord", 1),
+            ],
+        ),
+        colour: pick(
+            r,
+            &[
+                ("Black", 30),
+                ("Brown", 18),
+                ("White", 15),
+                ("Navy Blue", 10),
+                ("Grey", 8),
+                ("Blue", 7),
+                ("Red", 5),
+                ("Beige", 3),
+                ("Green", 2),
+                ("Pink", 1),
+                ("", 1),
+            ],
+        ),
         season: pick(r, &[("Summer", 50), ("Fall", 31), ("Winter", 15), ("Spring", 4)]),
         year: pick(r, &[(2011, 10), (2012, 40), (2013, 20), (2016, 8)]),
         usage: pick(r, &[("Casual", 97), ("Smart Casual", 3)]),
@@ -102,10 +127,15 @@ pub fn style(p: &Product) -> Result<Vec<u8>> {
             attributes[key] = value.into();
         }
     }
-    let description = format!("<p>{} by <b>{}</b>, made of {}.<br>&nbsp;Drawn, not sold.</p>", p.article, p.brand.replace('&', "&amp;"), match p.material {
-        "" => "mesh",
-        other => other,
-    });
+    let description = format!(
+        "<p>{} by <b>{}</b>, made of {}.<br>&nbsp;Drawn, not sold.</p>",
+        p.article,
+        p.brand.replace('&', "&amp;"),
+        match p.material {
+            "" => "mesh",
+            other => other,
+        }
+    );
     let kind = |id: u32, name: &str| json!({"id": id, "typeName": name, "active": true});
     let shoe = p.article == "Casual Shoes";
     let value = json!({
@@ -136,9 +166,11 @@ pub fn table(products: &[Product]) -> Result<Vec<u8>> {
     let head = "id,gender,masterCategory,subCategory,articleType,baseColour,season,year,usage,productDisplayName,brandName";
     out.write_record(head.split(',')).internal(what)?;
     for p in products {
-        let (master, sub) = if p.article == "Tshirts" { ("Apparel", "Topwear") } else { ("Footwear", "Shoes") };
+        let (master, sub) =
+            if p.article == "Tshirts" { ("Apparel", "Topwear") } else { ("Footwear", "Shoes") };
         let (id, year, name) = (p.id.to_string(), p.year.to_string(), p.name());
-        let row = [&*id, p.gender, master, sub, p.article, p.colour, p.season, &*year, p.usage, &*name, p.brand];
+        let row =
+            [&*id, p.gender, master, sub, p.article, p.colour, p.season, &*year, p.usage, &*name, p.brand];
         out.write_record(row.map(defused)).internal(what)?;
     }
     out.into_inner().internal(what)

@@ -1,6 +1,6 @@
 //! Bars, histograms and heat maps.
 
-use super::{Anchor, BAR, Colour, Drawing, INK, RULE, SOFT, Shape, Style, colours, font};
+use super::{Anchor, BAR, Colour, Drawing, INK, RULE, SOFT, Shape, Style, font};
 
 const TITLE: f32 = 17.0;
 const NOTE: f32 = 11.5;
@@ -46,6 +46,8 @@ pub struct Bar {
     pub swatch: Vec<Colour>,
 }
 
+/// Bars of what is summed up.
+const REST: Colour = [173, 181, 189];
 /// Most bars of a chart; what is left is summed up in a last one.
 const MOST: usize = 25;
 
@@ -72,7 +74,9 @@ pub fn bars(title: &str, note: &str, bars: &[Bar], total: usize, swatches: bool)
             swatch(&mut d, left - 25.0, y + 4.0, 14.0, &bar.swatch);
         }
         let length = (room * bar.count as f32 / most).max(1.0);
-        d.rect(left, y + 3.0, length, ROW - 6.0, BAR);
+        // What is summed up is no value.
+        let fill = if i == MOST { REST } else { BAR };
+        d.rect(left, y + 3.0, length, ROW - 6.0, fill);
         let said = format!("{}  ({})", thousands(bar.count), percent(bar.count, total));
         d.text(left + length + 6.0, base, Style::new(LABEL), said);
     }
@@ -100,13 +104,15 @@ fn nice_step(range: f64, most: f64) -> f64 {
 
 fn number(v: f64, step: f64) -> String {
     let decimals = (-step.log10().floor()).clamp(0.0, 6.0) as usize;
-    if step >= 1.0 && v >= 10_000.0 { thousands(v.round() as usize) } else { format!("{v:.decimals$}") }
+    if step >= 1.0 && v >= 1000.0 { thousands(v.round() as usize) } else { format!("{v:.decimals$}") }
 }
 
 /// A histogram of numbers; `unit` names the axis. `log` divides the axis by powers of ten.
 pub fn histogram(title: &str, note: &str, values: &[f64], unit: &str, log: bool) -> Drawing {
-    let scaled: Vec<f64> = values.iter().filter(|v| !log || **v > 0.0).map(|v| if log { v.log10() } else { *v }).collect();
-    let (mut low, mut high) = scaled.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+    let scaled: Vec<f64> =
+        values.iter().filter(|v| !log || **v > 0.0).map(|v| if log { v.log10() } else { *v }).collect();
+    let (mut low, mut high) =
+        scaled.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
     let (width, height) = (720.0, 340.0);
     let mut d = Drawing::new(width, height, title);
     head(&mut d, title, note);
@@ -133,7 +139,12 @@ pub fn histogram(title: &str, note: &str, values: &[f64], unit: &str, log: bool)
     for i in 0..=(ceiling / up).round() as usize {
         let n = i as f64 * up;
         d.rect(left, y(n) - 0.5, room, 1.0, RULE);
-        d.text(left - 6.0, y(n) + 4.0, Style::new(NOTE).fill(SOFT).anchor(Anchor::End), thousands(n as usize));
+        d.text(
+            left - 6.0,
+            y(n) + 4.0,
+            Style::new(NOTE).fill(SOFT).anchor(Anchor::End),
+            thousands(n as usize),
+        );
     }
     let each = room / bins as f32;
     for (i, n) in counts.iter().enumerate().filter(|c| *c.1 > 0) {
@@ -183,7 +194,13 @@ pub fn heat_map(title: &str, note: &str, rows: &[Bar], columns: &[String], count
             let share = *n as f32 / sum as f32;
             let fill = shade(share);
             d.rect(left + cell * c as f32 + 1.0, y + 1.0, cell - 2.0, row_height - 2.0, fill);
-            let ink = if share > 0.55 { [255; 3] } else if *n == 0 { [173, 181, 189] } else { INK };
+            let ink = if share > 0.55 {
+                [255; 3]
+            } else if *n == 0 {
+                [173, 181, 189]
+            } else {
+                INK
+            };
             let x = left + cell * (c as f32 + 0.5);
             d.text(x, y + 17.0, Style::new(LABEL).fill(ink).anchor(Anchor::Middle), thousands(*n));
         }
@@ -213,29 +230,42 @@ pub fn page(title: &str, note: &str, figures: &[&Drawing], columns: usize) -> Dr
     d
 }
 
-/// A bar of a colour's name, with its swatch if it is known.
-pub fn colour_bar(label: &str, count: usize) -> Bar {
-    Bar { label: label.into(), count, swatch: colours::swatch(label) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn numbers_are_written_as_people_read_them() {
-        assert_eq!((thousands(7), thousands(1234), thousands(1_234_567)), ("7".into(), "1,234".into(), "1,234,567".into()));
-        assert_eq!((percent(1, 3), percent(5, 100), percent(0, 5)), ("33 %".into(), "5.0 %".into(), "0 %".into()));
+        assert_eq!(
+            (thousands(7), thousands(1234), thousands(1_234_567)),
+            ("7".into(), "1,234".into(), "1,234,567".into())
+        );
+        assert_eq!(
+            (percent(1, 3), percent(5, 100), percent(0, 5)),
+            ("33 %".into(), "5.0 %".into(), "0 %".into())
+        );
         assert_eq!([nice_step(10.0, 5.0), nice_step(7.0, 5.0), nice_step(130.0, 8.0)], [2.0, 2.0, 20.0]);
     }
 
     #[test]
     fn no_text_of_a_chart_leaves_its_paper() {
-        let long = Bar { label: "a label that is much too long to be shown as it is, really".into(), count: 123_456, swatch: vec![] };
-        let many: Vec<Bar> = (0..40).map(|i| Bar { label: format!("brand {i}"), count: 41 - i, swatch: vec![] }).collect();
-        let heat = heat_map("t", "n", &many, &vec!["a long name of a column".into(); 12], &vec![vec![1; 12]; 40]);
+        let long = Bar {
+            label: "a label that is much too long to be shown as it is, really".into(),
+            count: 123_456,
+            swatch: vec![],
+        };
+        let many: Vec<Bar> =
+            (0..40).map(|i| Bar { label: format!("brand {i}"), count: 41 - i, swatch: vec![] }).collect();
+        let heat =
+            heat_map("t", "n", &many, &vec!["a long name of a column".into(); 12], &vec![vec![1; 12]; 40]);
         let log = histogram("t", "n", &[1.0, 10.0, 5e4], "u", true);
-        for d in [bars("t", "n", &[long], 123_456, true), bars("t", "n", &many, 100, false), heat, log, histogram("t", "n", &[3.0], "u", false)] {
+        for d in [
+            bars("t", "n", &[long], 123_456, true),
+            bars("t", "n", &many, 100, false),
+            heat,
+            log,
+            histogram("t", "n", &[3.0], "u", false),
+        ] {
             for s in &d.shapes {
                 let Shape::Text { x, y, size, bold, anchor, text, .. } = s else { continue };
                 let w = font::width(text, *size, *bold);
@@ -244,7 +274,11 @@ mod tests {
                     Anchor::Middle => x - w / 2.0,
                     Anchor::End => x - w,
                 };
-                assert!(left >= 0.0 && left + w <= d.width && *y <= d.height, "{text} at {left} of {}", d.width);
+                assert!(
+                    left >= 0.0 && left + w <= d.width && *y <= d.height,
+                    "{text} at {left} of {}",
+                    d.width
+                );
             }
         }
     }

@@ -33,9 +33,19 @@ pub fn grid(title: &str, note: &str, tiles: &[Tile], columns: usize, side: f32) 
 }
 
 /// A row of photos for each name, with its swatch and count.
-pub fn rows(title: &str, note: &str, rows: &[(String, usize, Vec<Tile>)], columns: usize, side: f32) -> Drawing {
+pub fn rows(
+    title: &str,
+    note: &str,
+    rows: &[(String, usize, Vec<Tile>)],
+    columns: usize,
+    side: f32,
+) -> Drawing {
     let (left, cell) = (MARGIN + 150.0, side + GAP);
-    let mut d = Drawing::new(left + columns as f32 * cell + MARGIN, 62.0 + rows.len() as f32 * (cell + 4.0) + 8.0, title);
+    let mut d = Drawing::new(
+        left + columns as f32 * cell + MARGIN,
+        62.0 + rows.len() as f32 * (cell + 4.0) + 8.0,
+        title,
+    );
     head(&mut d, title, note);
     for (r, (name, count, tiles)) in rows.iter().enumerate() {
         let y = 62.0 + r as f32 * (cell + 4.0);
@@ -43,9 +53,21 @@ pub fn rows(title: &str, note: &str, rows: &[(String, usize, Vec<Tile>)], column
         let stripe = 22.0 / swatch.len().max(1) as f32;
         for (i, fill) in swatch.iter().enumerate() {
             let edge = (swatch.len() == 1).then_some([173, 181, 189]);
-            d.shapes.push(Shape::Rect { x: MARGIN + stripe * i as f32, y: y + side / 2.0 - 11.0, w: stripe, h: 22.0, fill: *fill, edge });
+            d.shapes.push(Shape::Rect {
+                x: MARGIN + stripe * i as f32,
+                y: y + side / 2.0 - 11.0,
+                w: stripe,
+                h: 22.0,
+                fill: *fill,
+                edge,
+            });
         }
-        d.text(MARGIN + 30.0, y + side / 2.0 - 1.0, Style::new(12.0).bold(), font::cut(name, 12.0, true, 115.0));
+        d.text(
+            MARGIN + 30.0,
+            y + side / 2.0 - 1.0,
+            Style::new(12.0).bold(),
+            font::cut(name, 12.0, true, 115.0),
+        );
         d.text(MARGIN + 30.0, y + side / 2.0 + 13.0, Style::new(10.5).fill(SOFT), charts::thousands(*count));
         for (i, tile) in tiles.iter().take(columns).enumerate() {
             place(&mut d, left + i as f32 * cell, y, side, tile);
@@ -66,5 +88,11 @@ fn place(d: &mut Drawing, x: f32, y: f32, side: f32, tile: &Tile) {
     let (w, h) = (tile.picture.width as f32, tile.picture.height as f32);
     let scale = (side - 2.0) / w.max(h);
     let (w, h) = (w * scale, h * scale);
-    d.shapes.push(Shape::Picture { x: x + (side - w) / 2.0, y: y + (side - h) / 2.0, w, h, picture: tile.picture.clone() });
+    d.shapes.push(Shape::Picture {
+        x: x + (side - w) / 2.0,
+        y: y + (side - h) / 2.0,
+        w,
+        h,
+        picture: tile.picture.clone(),
+    });
 }

@@ -35,10 +35,31 @@ pub enum Anchor {
 /// A shape; lengths are in points, from the top left.
 #[derive(Debug, Clone)]
 pub enum Shape {
-    Rect { x: f32, y: f32, w: f32, h: f32, fill: Colour, edge: Option<Colour> },
+    Rect {
+        x: f32,
+        y: f32,
+        w: f32,
+        h: f32,
+        fill: Colour,
+        edge: Option<Colour>,
+    },
     /// `y` is the base line.
-    Text { x: f32, y: f32, size: f32, bold: bool, anchor: Anchor, fill: Colour, text: String },
-    Picture { x: f32, y: f32, w: f32, h: f32, picture: Arc<Rgb> },
+    Text {
+        x: f32,
+        y: f32,
+        size: f32,
+        bold: bool,
+        anchor: Anchor,
+        fill: Colour,
+        text: String,
+    },
+    Picture {
+        x: f32,
+        y: f32,
+        w: f32,
+        h: f32,
+        picture: Arc<Rgb>,
+    },
 }
 
 /// A figure.

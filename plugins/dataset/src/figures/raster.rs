@@ -93,7 +93,10 @@ mod tests {
         d.text(19.0, 9.0, Style::new(8.0).anchor(Anchor::End), "I");
         let image = draw(&d, 2.0).unwrap();
         assert_eq!((image.width, image.height), (40, 20));
-        assert_eq!((image.at(3, 4), image.at(4, 4), image.at(12, 11), image.at(13, 4)), (PAPER, [0; 3], [0; 3], PAPER));
+        assert_eq!(
+            (image.at(3, 4), image.at(4, 4), image.at(12, 11), image.at(13, 4)),
+            (PAPER, [0; 3], [0; 3], PAPER)
+        );
         assert!((30..40).any(|x| image.at(x, 14)[0] < 128));
     }
 }

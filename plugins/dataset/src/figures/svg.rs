@@ -46,7 +46,11 @@ pub fn write(drawing: &Drawing) -> Result<String> {
         let _ = match shape {
             Shape::Rect { x, y, w, h, fill, edge } => {
                 let edge = edge.map_or(String::new(), |e| format!(" stroke=\"{}\"", hex(e)));
-                writeln!(out, "<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{w:.2}\" height=\"{h:.2}\" fill=\"{}\"{edge}/>", hex(*fill))
+                writeln!(
+                    out,
+                    "<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{w:.2}\" height=\"{h:.2}\" fill=\"{}\"{edge}/>",
+                    hex(*fill)
+                )
             }
             Shape::Text { x, y, size, bold, anchor, fill, text } => {
                 let anchor = match anchor {
@@ -56,7 +60,10 @@ pub fn write(drawing: &Drawing) -> Result<String> {
                 };
                 let weight = if *bold { " font-weight=\"500\"" } else { "" };
                 let (fill, text) = (hex(*fill), escape(text));
-                writeln!(out, "<text x=\"{x:.2}\" y=\"{y:.2}\" font-size=\"{size}\"{weight}{anchor} fill=\"{fill}\">{text}</text>")
+                writeln!(
+                    out,
+                    "<text x=\"{x:.2}\" y=\"{y:.2}\" font-size=\"{size}\"{weight}{anchor} fill=\"{fill}\">{text}</text>"
+                )
             }
             Shape::Picture { x, y, w, h, picture } => {
                 let data = STANDARD.encode(png_file::encode(picture, None)?);

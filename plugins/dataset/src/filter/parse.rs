@@ -5,7 +5,8 @@ use atelier_sdk::{Error, Result};
 
 /// Deepest nesting of parentheses.
 const MAX_DEPTH: usize = 64;
-const HELP: &str = "for example: articleType == \"Casual Shoes\" and year >= 2012 and gender in (\"Men\", \"Women\")";
+const HELP: &str =
+    "for example: articleType == \"Casual Shoes\" and year >= 2012 and gender in (\"Men\", \"Women\")";
 
 #[derive(Debug, Clone, PartialEq)]
 enum Token {
@@ -37,7 +38,12 @@ pub fn parse(text: &str) -> Result<Expr> {
 
 fn error(text: &str, at: usize, what: &str) -> Error {
     let before = text[..at].chars().count();
-    Error::invalid(format!("filter, character {}: {what}\n    {text}\n    {}^", before + 1, " ".repeat(before))).hint(HELP)
+    Error::invalid(format!(
+        "filter, character {}: {what}\n    {text}\n    {}^",
+        before + 1,
+        " ".repeat(before)
+    ))
+    .hint(HELP)
 }
 
 fn tokens(text: &str) -> Result<Vec<(usize, Token)>> {
@@ -151,7 +157,11 @@ impl Parser<'_> {
             if self.take_word("present") {
                 return Ok((Test::Present, not));
             }
-            return if self.take_word("missing") { Ok((Test::Present, !not)) } else { Err(self.wrong("`present` or `missing`")) };
+            return if self.take_word("missing") {
+                Ok((Test::Present, !not))
+            } else {
+                Err(self.wrong("`present` or `missing`"))
+            };
         }
         let not = self.take_word("not");
         if self.take_word("in") {

@@ -54,11 +54,17 @@ pub fn find(folders: &[PathBuf], issues: &mut Vec<Issue>) -> Result<Found> {
             let text = name.to_string_lossy();
             match stem(&text).filter(|s| is_plain_name(s)) {
                 Some(id) => drop(found.by_id.entry(id.to_string()).or_insert(path)),
-                None if path.is_dir() || text.starts_with('.') || text.ends_with(".json") || text.ends_with(".csv") => {}
+                None if path.is_dir()
+                    || text.starts_with('.')
+                    || text.ends_with(".json")
+                    || text.ends_with(".csv") => {}
                 None => issues.push(Issue::new(
                     IssueKind::NotAnImage,
                     text.into_owned(),
-                    format!("images are named <id>.jpg, .png, .webp, .bmp, .tif or .gif (in {})", shown(folder)),
+                    format!(
+                        "images are named <id>.jpg, .png, .webp, .bmp, .tif or .gif (in {})",
+                        shown(folder)
+                    ),
                 )),
             }
         }
@@ -78,7 +84,9 @@ mod tests {
     #[test]
     fn the_first_folder_with_an_image_wins_and_other_files_are_told() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["big/1.jpg", "small/1.png", "small/2.JPEG", "small/notes.txt", "small/a b.png", "big/.hidden"] {
+        for name in
+            ["big/1.jpg", "small/1.png", "small/2.JPEG", "small/notes.txt", "small/a b.png", "big/.hidden"]
+        {
             let path = dir.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "x").unwrap();

@@ -53,9 +53,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
     }
     match found.len() {
         0 => Err(Refusal::bad("the file has 0 bytes")),
-        n if n > MAX_FILE => {
-            Err(Refusal { kind: IssueKind::TooLarge, reason: format!("the file has {n} bytes; at most {MAX_FILE} are read") })
-        }
+        n if n > MAX_FILE => Err(Refusal {
+            kind: IssueKind::TooLarge,
+            reason: format!("the file has {n} bytes; at most {MAX_FILE} are read"),
+        }),
         _ => std::fs::read(path).map_err(|e| Refusal::bad(e.to_string())),
     }
 }
@@ -78,7 +79,8 @@ pub fn decode(bytes: &[u8], max_megapixels: f64) -> Result<Photo, Refusal> {
         return Err(Refusal::bad("it has no pixels"));
     }
     if megapixels > max_megapixels {
-        let reason = format!("{width}x{height} are {megapixels:.0} megapixels; at most {max_megapixels} are opened");
+        let reason =
+            format!("{width}x{height} are {megapixels:.0} megapixels; at most {max_megapixels} are opened");
         return Err(Refusal { kind: IssueKind::TooLarge, reason });
     }
     if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
@@ -157,7 +159,10 @@ fn over_white(image: DynamicImage) -> Rgb {
     }
     let rgba = image.into_rgba8().into_raw();
     let blend = |c: u8, a: u8| ((u32::from(c) * u32::from(a) + 255 * (255 - u32::from(a)) + 127) / 255) as u8;
-    let data = rgba.chunks_exact(4).flat_map(|p| [blend(p[0], p[3]), blend(p[1], p[3]), blend(p[2], p[3])]).collect();
+    let data = rgba
+        .chunks_exact(4)
+        .flat_map(|p| [blend(p[0], p[3]), blend(p[1], p[3]), blend(p[2], p[3])])
+        .collect();
     Rgb { width, height, data }
 }
 
@@ -167,7 +172,8 @@ mod tests {
     use image::{ImageBuffer, Rgba, codecs::jpeg::JpegEncoder};
 
     fn jpeg(width: u32, height: u32) -> Vec<u8> {
-        let image = image::RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 3) as u8, (y * 5) as u8, 90]));
+        let image =
+            image::RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 3) as u8, (y * 5) as u8, 90]));
         let mut out = Vec::new();
         image.write_with_encoder(JpegEncoder::new_with_quality(&mut out, 90)).unwrap();
         out
@@ -227,7 +233,8 @@ mod tests {
     fn a_photo_is_turned_as_its_camera_says() {
         // An APP1 segment with one entry: orientation 6, turn right to view.
         let plain = jpeg(40, 20);
-        let tiff = [b"II*\0\x08\0\0\0\x01\0".as_slice(), b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"].concat();
+        let tiff =
+            [b"II*\0\x08\0\0\0\x01\0".as_slice(), b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"].concat();
         let exif = [b"Exif\0\0".as_slice(), &tiff].concat();
         let length = (exif.len() as u16 + 2).to_be_bytes();
         let turned = [&plain[..2], &[0xff, 0xe1], &length, &exif, &plain[2..]].concat();

@@ -14,6 +14,8 @@ const FAR: u8 = 28;
 const CLEAN: f64 = 0.9;
 /// A channel at least this bright, all three, is white.
 const WHITE: u8 = 240;
+/// Cells of a side in which colours are kept.
+const GRID: usize = 12;
 /// Mean difference of neighbours on the border up to which the border is smooth.
 const SMOOTH: f64 = 3.0;
 
@@ -67,7 +69,8 @@ pub struct Measures {
     pub product: Option<[f32; 4]>,
     /// Difference hash of 16x16 cells, 256 bits.
     pub hash: [u64; 4],
-    /// Mean colours of 4x4 cells.
+    /// Mean colours of [`GRID`] x [`GRID`] cells.
+    #[serde(with = "as_base64")]
     pub colours: Vec<u8>,
 }
 
@@ -89,6 +92,21 @@ impl Measures {
     }
 }
 
+/// Bytes as text, which is shorter than numbers.
+mod as_base64 {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
 /// Measures a photo.
 pub fn measure(image: &Rgb, format: &str) -> Measures {
     let (border, clean, background) = background(image);
@@ -103,13 +121,14 @@ pub fn measure(image: &Rgb, format: &str) -> Measures {
         sharpness: sharpness(&luma, image.width as usize, image.height as usize),
         product: product_box(image, border),
         hash: difference_hash(&luma, image.width as usize, image.height as usize),
-        colours: cells(&image.data, 3, image.width as usize, image.height as usize, 4, 4),
+        colours: cells(&image.data, 3, image.width as usize, image.height as usize, GRID, GRID),
     }
 }
 
 /// Rec. 601 brightness.
 fn luma(image: &Rgb) -> Vec<u8> {
-    let of = |p: &[u8]| ((u32::from(p[0]) * 77 + u32::from(p[1]) * 150 + u32::from(p[2]) * 29 + 128) >> 8) as u8;
+    let of =
+        |p: &[u8]| ((u32::from(p[0]) * 77 + u32::from(p[1]) * 150 + u32::from(p[2]) * 29 + 128) >> 8) as u8;
     image.data.chunks_exact(3).map(of).collect()
 }
 
@@ -156,7 +175,8 @@ fn sharpness(luma: &[u8], w: usize, h: usize) -> f64 {
     }
     let (mut sum, mut squares) = (0i64, 0i64);
     for y in 1..h - 1 {
-        let (up, here, down) = (&luma[(y - 1) * w..y * w], &luma[y * w..(y + 1) * w], &luma[(y + 1) * w..(y + 2) * w]);
+        let (up, here, down) =
+            (&luma[(y - 1) * w..y * w], &luma[y * w..(y + 1) * w], &luma[(y + 1) * w..(y + 2) * w]);
         // A row at a time in 32 bits: at most 1020 a pixel, whose square times 2^14 would overflow.
         for x in 1..w - 1 {
             let v = i32::from(up[x]) + i32::from(down[x]) + i32::from(here[x - 1]) + i32::from(here[x + 1])

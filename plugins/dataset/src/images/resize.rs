@@ -90,7 +90,8 @@ mod tests {
     /// Pillow 13's `resize((9, 7), Image.Resampling.LANCZOS)` of the same 12x10 pattern; at most 1 of 255 apart.
     #[test]
     fn lanczos_is_that_of_pillow() {
-        let expected: Vec<u8> = serde_json::from_str(include_str!("../../assets/pillow_lanczos.json")).unwrap();
+        let expected: Vec<u8> =
+            serde_json::from_str(include_str!("../../assets/pillow_lanczos.json")).unwrap();
         let ours = lanczos(&pattern(12, 10), 9, 7).unwrap();
         assert_eq!(ours.data.len(), expected.len());
         for (i, (a, b)) in ours.data.iter().zip(&expected).enumerate() {

@@ -102,7 +102,12 @@ pub struct Plan {
 ///
 /// # Errors
 /// No photo is left, a field or locale is not there, a template is malformed, the run is to stop.
-pub fn plan(mut source: Source, choice: &Choice, memory: Option<&Path>, ctx: &mut dyn EngineCtx) -> Result<Plan> {
+pub fn plan(
+    mut source: Source,
+    choice: &Choice,
+    memory: Option<&Path>,
+    ctx: &mut dyn EngineCtx,
+) -> Result<Plan> {
     source.check_fields()?;
     let captioners = captioners(&source, choice)?;
     let rules = source.definition.images.clone();
@@ -114,24 +119,45 @@ pub fn plan(mut source: Source, choice: &Choice, memory: Option<&Path>, ctx: &mu
     if photos.is_empty() {
         return Err(nothing_left(&source));
     }
-    let looks: Vec<Look<'_>> = photos.iter().map(|p| Look { sha256: &p.sha256, measures: &p.measures }).collect();
-    let group_of = groups(photos.len(), &pairs(&looks, Alike { bits: rules.near_bits, colour: rules.near_colour }));
+    let looks: Vec<Look<'_>> =
+        photos.iter().map(|p| Look { sha256: &p.sha256, measures: &p.measures }).collect();
+    let group_of =
+        groups(photos.len(), &pairs(&looks, Alike { bits: rules.near_bits, colour: rules.near_colour }));
     let rows: Vec<u32> = photos.iter().map(|p| p.row).collect();
     let rule = &source.definition.split;
     let strata = strata(&source.table, &rows, &rule.stratify, rule.pool_below);
-    let item = |(i, p): (usize, &Photo)| Item { id: source.table.id(p.row as usize), stratum: strata.of[i], group: group_of[i] };
+    let item = |(i, p): (usize, &Photo)| Item {
+        id: source.table.id(p.row as usize),
+        stratum: strata.of[i],
+        group: group_of[i],
+    };
     let items: Vec<Item<'_>> = photos.iter().enumerate().map(item).collect();
     let (names, shares): (Vec<String>, Vec<f64>) = source.definition.parts().into_iter().unzip();
     let placed = split::split(&items, strata.names.len(), &shares, choice.seed);
     let deviation = split::largest_deviation(&items, &strata, &placed, &shares);
-    let make = |i: usize| entry(&source, &photos[i], &names[placed[i]], strata.of[i], items[group_of[i]].id, &captioners, choice.seed);
+    let make = |i: usize| {
+        entry(
+            &source,
+            &photos[i],
+            &names[placed[i]],
+            strata.of[i],
+            items[group_of[i]].id,
+            &captioners,
+            choice.seed,
+        )
+    };
     let mut entries: Vec<Entry> = (0..photos.len()).map(make).collect();
-    entries.extend(prototype(&items, &placed, strata.names.len(), choice).into_iter().map(|i| Entry {
-        part: PROTOTYPE.into(),
-        ..make(i)
-    }));
+    entries.extend(
+        prototype(&items, &placed, strata.names.len(), choice)
+            .into_iter()
+            .map(|i| Entry { part: PROTOTYPE.into(), ..make(i) }),
+    );
     entries.sort_by(|a, b| (&a.part, a.row).cmp(&(&b.part, b.row)));
-    let sizes = names.iter().enumerate().map(|(p, n)| (n.clone(), placed.iter().filter(|x| **x == p).count())).collect();
+    let sizes = names
+        .iter()
+        .enumerate()
+        .map(|(p, n)| (n.clone(), placed.iter().filter(|x| **x == p).count()))
+        .collect();
     Ok(Plan {
         parts: sizes,
         strata: strata_counts(&strata, &placed, names.len()),
@@ -170,7 +196,8 @@ fn usable(photos: Vec<Photo>, min_side: u32, source: &Source, issues: &mut Vec<I
             let why = format!("{}x{}; the long side must have at least {min_side} pixels", m.width, m.height);
             issues.push(Issue::new(IssueKind::TooSmall, name, why));
         } else if let Some(row) = first.get(&photo.sha256) {
-            let why = format!("the same file as that of record {}, which is kept", source.table.id(*row as usize));
+            let why =
+                format!("the same file as that of record {}, which is kept", source.table.id(*row as usize));
             issues.push(Issue::new(IssueKind::SamePhoto, name, why));
         } else {
             first.insert(photo.sha256.clone(), photo.row);
@@ -205,7 +232,9 @@ fn entry(
     let rules = &source.definition.images;
     let id = source.table.id(photo.row as usize);
     let background = photo.measures.background_words();
-    let value = |name: &str| if name == BACKGROUND { background } else { source.table.text(photo.row as usize, name) };
+    let value = |name: &str| {
+        if name == BACKGROUND { background } else { source.table.text(photo.row as usize, name) }
+    };
     let of = format!("{VERSION} {} {} {:?}", photo.sha256, rules.size, rules.pad);
     Entry {
         row: photo.row,

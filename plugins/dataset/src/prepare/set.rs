@@ -58,10 +58,15 @@ impl Manifest {
         let manifest: Self = serde_json::from_slice(&bytes).kind(ErrorKind::Corrupt, what)?;
         if manifest.schema_version != VERSION {
             let what = format!("{} has version {}", path.display(), manifest.schema_version);
-            return Err(Error::new(ErrorKind::Unsupported, what).hint(format!("this build reads version {VERSION}")));
+            return Err(
+                Error::new(ErrorKind::Unsupported, what).hint(format!("this build reads version {VERSION}"))
+            );
         }
         if let Some(bad) = manifest.images.keys().chain(manifest.files.keys()).find(|f| !stays_inside(f)) {
-            return Err(Error::new(ErrorKind::Corrupt, format!("{} names {bad:?}, which is outside", path.display())));
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("{} names {bad:?}, which is outside", path.display()),
+            ));
         }
         Ok(manifest)
     }
@@ -74,7 +79,10 @@ impl Manifest {
 
 /// Whether a relative path with `/` stays below its folder.
 pub fn stays_inside(file: &str) -> bool {
-    !file.is_empty() && file.split('/').all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':']))
+    !file.is_empty()
+        && file
+            .split('/')
+            .all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':']))
 }
 
 #[cfg(test)]

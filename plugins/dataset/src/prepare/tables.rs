@@ -17,7 +17,8 @@ pub type Texts = BTreeMap<String, Vec<u8>>;
 /// None in practice: it is written to memory.
 pub fn texts(plan: &Plan, choice: &Choice, txt: bool) -> Result<Texts> {
     let mut out = Texts::new();
-    let mut parts: BTreeMap<&str, Vec<&Entry>> = plan.parts.iter().map(|p| (p.0.as_str(), Vec::new())).collect();
+    let mut parts: BTreeMap<&str, Vec<&Entry>> =
+        plan.parts.iter().map(|p| (p.0.as_str(), Vec::new())).collect();
     plan.entries.iter().for_each(|e| parts.entry(e.part.as_str()).or_default().push(e));
     for (part, entries) in &parts {
         for (i, locale) in choice.locales.iter().enumerate() {
@@ -26,7 +27,8 @@ pub fn texts(plan: &Plan, choice: &Choice, txt: bool) -> Result<Texts> {
         }
         out.insert(format!("{part}/metadata.jsonl"), lines(plan, entries)?);
         if txt {
-            let captions = entries.iter().map(|e| (format!("{part}/{}.txt", e.id), first(e).as_bytes().to_vec()));
+            let captions =
+                entries.iter().map(|e| (format!("{part}/{}.txt", e.id), first(e).as_bytes().to_vec()));
             out.extend(captions);
         }
     }
@@ -87,7 +89,10 @@ fn metadata(plan: &Plan, choice: &Choice) -> Value {
         record.insert("source".into(), shown(&e.source).into());
         record.insert("stratum".into(), plan.strata[e.stratum].0.as_str().into());
         record.insert("same_as".into(), if e.group == e.id { Value::Null } else { e.group.as_str().into() });
-        record.insert("background".into(), if e.background.is_empty() { Value::Null } else { e.background.into() });
+        record.insert(
+            "background".into(),
+            if e.background.is_empty() { Value::Null } else { e.background.into() },
+        );
         record.insert("caption".into(), first(e).into());
         record.insert("attributes".into(), Value::Object(fields(plan, e)));
         Value::Object(record)
@@ -124,7 +129,8 @@ fn table(plan: &Plan) -> Result<Vec<u8>> {
     out.write_record(head.map(defused)).internal(what)?;
     for e in &plan.entries {
         let values = names.iter().map(|n| defused(plan.source.table.text(e.row as usize, n)));
-        let row = [e.id.clone(), e.part.clone(), e.file()].into_iter().chain(values).chain([defused(first(e))]);
+        let row =
+            [e.id.clone(), e.part.clone(), e.file()].into_iter().chain(values).chain([defused(first(e))]);
         out.write_record(row).internal(what)?;
     }
     out.into_inner().internal(what)

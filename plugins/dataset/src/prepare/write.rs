@@ -40,8 +40,15 @@ pub struct Work {
 /// None in practice.
 pub fn compare(plan: &Plan, choice: &Choice, txt: bool, out: &Path) -> Result<Work> {
     let before = Manifest::read(out).ok();
-    let states: Vec<Option<ImageFile>> = plan.entries.par_iter().map(|e| as_planned(e, out, before.as_ref())).collect();
-    let mut work = Work { make: Vec::new(), keep: BTreeMap::new(), remove: Vec::new(), texts: Texts::new(), all_texts: BTreeMap::new() };
+    let states: Vec<Option<ImageFile>> =
+        plan.entries.par_iter().map(|e| as_planned(e, out, before.as_ref())).collect();
+    let mut work = Work {
+        make: Vec::new(),
+        keep: BTreeMap::new(),
+        remove: Vec::new(),
+        texts: Texts::new(),
+        all_texts: BTreeMap::new(),
+    };
     for (i, (entry, state)) in plan.entries.iter().zip(states).enumerate() {
         match state {
             Some(file) => drop(work.keep.insert(entry.file(), file)),
@@ -50,7 +57,10 @@ pub fn compare(plan: &Plan, choice: &Choice, txt: bool, out: &Path) -> Result<Wo
     }
     let all = texts(plan, choice, txt)?;
     work.all_texts = all.iter().map(|(name, text)| (name.clone(), sha256(text))).collect();
-    work.texts = all.into_iter().filter(|(name, text)| std::fs::read(out.join(name)).ok().as_ref() != Some(text)).collect();
+    work.texts = all
+        .into_iter()
+        .filter(|(name, text)| std::fs::read(out.join(name)).ok().as_ref() != Some(text))
+        .collect();
     work.remove = superfluous(plan, &work.all_texts, out, before.as_ref());
     Ok(work)
 }
@@ -86,16 +96,24 @@ fn image_file(entry: &Entry, sha256: String, bytes: usize) -> ImageFile {
 }
 
 /// Files that an earlier run made and this plan does not want, and temporary files of one that was killed.
-fn superfluous(plan: &Plan, texts: &BTreeMap<String, String>, out: &Path, before: Option<&Manifest>) -> Vec<PathBuf> {
+fn superfluous(
+    plan: &Plan,
+    texts: &BTreeMap<String, String>,
+    out: &Path,
+    before: Option<&Manifest>,
+) -> Vec<PathBuf> {
     let wanted: BTreeSet<PathBuf> =
         plan.entries.iter().map(Entry::file).chain(texts.keys().cloned()).map(|f| out.join(f)).collect();
     let mut found: BTreeSet<PathBuf> = BTreeSet::new();
     if let Some(before) = before {
-        found.extend(before.images.keys().chain(before.files.keys()).map(|f| out.join(f)).filter(|p| p.is_file()));
+        found.extend(
+            before.images.keys().chain(before.files.keys()).map(|f| out.join(f)).filter(|p| p.is_file()),
+        );
     }
     let mut folders: Vec<PathBuf> = plan.parts.iter().map(|p| out.join(&p.0)).collect();
     folders.extend([out.join(PROTOTYPE), out.join(OWN), out.to_path_buf()]);
-    for path in folders.iter().filter_map(|f| std::fs::read_dir(f).ok()).flatten().flatten().map(|e| e.path()) {
+    for path in folders.iter().filter_map(|f| std::fs::read_dir(f).ok()).flatten().flatten().map(|e| e.path())
+    {
         let name = shown(&path);
         let temporary = name.starts_with(TEMPORARY) && path.is_file();
         let ours = name.ends_with(".png") && png_file::key(&path).is_some();
@@ -131,7 +149,13 @@ pub fn lock(out: &Path) -> Result<File> {
 /// The folder is not writable, the disk is full, a photo cannot be read any more, the run is to stop. What was done
 /// stays and is not done again.
 pub fn perform(plan: &Plan, mut work: Work, out: &Path, ctx: &mut dyn EngineCtx) -> Result<Manifest> {
-    for folder in plan.entries.iter().map(|e| e.part.as_str()).chain(plan.parts.iter().map(|p| p.0.as_str())).collect::<BTreeSet<_>>() {
+    for folder in plan
+        .entries
+        .iter()
+        .map(|e| e.part.as_str())
+        .chain(plan.parts.iter().map(|p| p.0.as_str()))
+        .collect::<BTreeSet<_>>()
+    {
         let folder = out.join(folder);
         std::fs::create_dir_all(&folder).map_err(|e| cannot_write(&folder, e))?;
     }
@@ -140,7 +164,8 @@ pub fn perform(plan: &Plan, mut work: Work, out: &Path, ctx: &mut dyn EngineCtx)
     }
     let total = work.make.len() as u64;
     for (i, chunk) in work.make.chunks(CHUNK).enumerate() {
-        let made: Vec<Result<(String, ImageFile)>> = chunk.par_iter().map(|i| make(plan, &plan.entries[*i], out)).collect();
+        let made: Vec<Result<(String, ImageFile)>> =
+            chunk.par_iter().map(|i| make(plan, &plan.entries[*i], out)).collect();
         for made in made {
             let (name, file) = made?;
             work.keep.insert(name, file);
@@ -178,7 +203,8 @@ fn make(plan: &Plan, entry: &Entry, out: &Path) -> Result<(String, ImageFile)> {
         if same { load::decode(&bytes, limit) } else { Err(changed()) }
     });
     let photo = photo.map_err(|r| {
-        Error::new(ErrorKind::Corrupt, format!("{}: {}", entry.source.display(), r.reason)).hint("run it again")
+        Error::new(ErrorKind::Corrupt, format!("{}: {}", entry.source.display(), r.reason))
+            .hint("run it again")
     })?;
     let square = resize::square(&photo.pixels, plan.size, plan.pad)?;
     let png = png_file::encode(&square, Some(&entry.key))?;

@@ -29,7 +29,8 @@ pub fn read(path: &Path, id: &str, issues: &mut Vec<Issue>) -> Result<Table> {
     let header: Vec<String> =
         reader.headers().kind(ErrorKind::Corrupt, damaged)?.iter().map(|h| h.trim().to_string()).collect();
     let id_at = header.iter().position(|h| h == id).ok_or_else(|| no_column(path, id, &header))?;
-    let mut rows = Rows { name: &name, width: header.len(), id_at, seen: HashSet::new(), kept: Vec::new(), issues };
+    let mut rows =
+        Rows { name: &name, width: header.len(), id_at, seen: HashSet::new(), kept: Vec::new(), issues };
     for record in reader.into_records() {
         match record {
             Ok(record) => rows.add(record),
@@ -43,12 +44,18 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     let say = || format!("cannot read the records {}", path.display());
     let found = std::fs::metadata(path).map_err(|e| Error::io(say(), e))?;
     if !found.is_file() {
-        return Err(Error::new(ErrorKind::NotFound, format!("the records {} are not a file", path.display()))
-            .hint("a data set of style documents has `layout: {kind: myntra-json}`"));
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("the records {} are not a file", path.display()),
+        )
+        .hint("a data set of style documents has `layout: {kind: myntra-json}`"));
     }
     if found.len() > MAX_FILE {
-        return Err(Error::new(ErrorKind::Unsupported, format!("{} has {} bytes", path.display(), found.len()))
-            .hint(format!("at most {MAX_FILE} are read")));
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("{} has {} bytes", path.display(), found.len()),
+        )
+        .hint(format!("at most {MAX_FILE} are read")));
     }
     if found.len() == 0 {
         return Err(Error::new(ErrorKind::Corrupt, format!("the records {} are empty", path.display())));

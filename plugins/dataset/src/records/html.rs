@@ -74,7 +74,8 @@ fn tag_at(text: &str, at: usize) -> Option<usize> {
         return None;
     }
     let end = at + 1 + rest.find('>')? + 1;
-    let name: String = rest.chars().take_while(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let name: String =
+        rest.chars().take_while(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     if SILENT.contains(&name.as_str()) {
         let close = format!("</{name}");
         let lower = text[end..].to_ascii_lowercase();
@@ -141,7 +142,10 @@ mod tests {
     #[test]
     fn markup_becomes_the_text_that_a_reader_sees() {
         for (html, text) in [
-            ("<p style=\"a: b\">Look <b>tr</b>endy<br>in&nbsp;these</p>\n<ul><li>a</li><li>b</li></ul>", "Look trendy in these a b"),
+            (
+                "<p style=\"a: b\">Look <b>tr</b>endy<br>in&nbsp;these</p>\n<ul><li>a</li><li>b</li></ul>",
+                "Look trendy in these a b",
+            ),
             ("<style>p { color: red }</style>Canvas<!-- <b> no -->upper", "Canvas upper"),
             ("plain", "plain"),
             ("AT&T, a < b && c; R&#38;D &eacute;t&#xe9; &bogus;", "AT&T, a < b && c; R&D été &bogus;"),

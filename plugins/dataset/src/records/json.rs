@@ -77,7 +77,8 @@ impl Data {
             ("subCategory", self.sub_category),
             ("articleType", self.article_type),
         ];
-        let mut fields: Fields = plain.into_iter().map(|(k, v)| (k.to_string(), v.map_or(String::new(), flat))).collect();
+        let mut fields: Fields =
+            plain.into_iter().map(|(k, v)| (k.to_string(), v.map_or(String::new(), flat))).collect();
         let attributes = self.article_attributes.into_iter().flatten();
         fields.extend(attributes.map(|(k, v)| (format!("articleAttributes.{k}"), flat(v))));
         fields.extend(self.product_descriptors.into_iter().flatten().map(|(k, v)| (k, flat(v))));
@@ -144,10 +145,14 @@ fn documents(folder: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     if files.is_empty() {
-        return Err(Error::new(ErrorKind::NotFound, format!("there is no .json file in {}", folder.display()))
-            .hint("`layout.records` (or the parameter `records`) names the folder of <id>.json files"));
+        return Err(Error::new(
+            ErrorKind::NotFound,
+            format!("there is no .json file in {}", folder.display()),
+        )
+        .hint("`layout.records` (or the parameter `records`) names the folder of <id>.json files"));
     }
-    let number = |p: &PathBuf| p.file_stem().and_then(|s| s.to_str()?.parse::<u64>().ok()).unwrap_or(u64::MAX);
+    let number =
+        |p: &PathBuf| p.file_stem().and_then(|s| s.to_str()?.parse::<u64>().ok()).unwrap_or(u64::MAX);
     files.sort_by(|a, b| number(a).cmp(&number(b)).then_with(|| a.cmp(b)));
     Ok(files)
 }
@@ -231,7 +236,10 @@ mod tests {
         };
         let files = [
             ("10.json", style("10", r#","articleAttributes":{"Material":"Canvas"},"baseColour":"NA""#)),
-            ("9.json", style("9", r#","productDescriptors":{"description":{"value":"<p>Soft<br>sole</p>"}}"#)),
+            (
+                "9.json",
+                style("9", r#","productDescriptors":{"description":{"value":"<p>Soft<br>sole</p>"}}"#),
+            ),
             ("11.json", style("11", "")[..60].to_string()),
             ("12.json", String::new()),
             ("13.json", r#"{"meta":{"code":404}}"#.into()),

@@ -61,7 +61,13 @@ pub fn split(items: &[Item<'_>], strata: usize, shares: &[f64], seed: u64) -> Ve
 }
 
 /// Places groups of several records; takes what they use from `wanted` and `left`.
-fn place_groups(items: &[Item<'_>], wanted: &mut [Vec<f64>], left: &mut [usize], parts: &mut [usize], seed: u64) {
+fn place_groups(
+    items: &[Item<'_>],
+    wanted: &mut [Vec<f64>],
+    left: &mut [usize],
+    parts: &mut [usize],
+    seed: u64,
+) {
     let mut groups: std::collections::BTreeMap<usize, Vec<usize>> = Default::default();
     items.iter().enumerate().for_each(|(i, item)| groups.entry(item.group).or_default().push(i));
     let mut groups: Vec<Vec<usize>> = groups.into_values().filter(|g| g.len() > 1).collect();
@@ -82,7 +88,8 @@ fn best_part(group: &[usize], items: &[Item<'_>], wanted: &[Vec<f64>], left: &[u
         let mut taken = std::collections::BTreeMap::<usize, f64>::new();
         group.iter().for_each(|i| *taken.entry(items[*i].stratum).or_default() += 1.0);
         // What the squared distance from the shares changes by.
-        let cost: f64 = taken.iter().map(|(s, n)| (wanted[*s][part] - n).powi(2) - wanted[*s][part].powi(2)).sum();
+        let cost: f64 =
+            taken.iter().map(|(s, n)| (wanted[*s][part] - n).powi(2) - wanted[*s][part].powi(2)).sum();
         (left[part] < group.len(), cost)
     };
     let mut order: Vec<usize> = (0..left.len()).collect();
@@ -161,7 +168,11 @@ mod tests {
             let strata = 1 + rng.next_u32() as usize % 40;
             let n = strata + rng.next_u32() as usize % 600;
             let names = ids(n);
-            let item = |(i, id)| Item { id, stratum: if i < strata { i } else { (i * i + round) % strata }, group: i };
+            let item = |(i, id)| Item {
+                id,
+                stratum: if i < strata { i } else { (i * i + round) % strata },
+                group: i,
+            };
             let items: Vec<Item<'_>> = names.iter().map(String::as_str).enumerate().map(item).collect();
             let parts = split(&items, strata, &SHARES, 42);
             let counts = counts(&items, &parts, strata);
@@ -206,8 +217,11 @@ mod tests {
     #[test]
     fn a_sample_has_each_stratum_in_its_share() {
         let names = ids(400);
-        let items: Vec<Item<'_>> =
-            names.iter().enumerate().map(|(i, id)| Item { id, stratum: usize::from(i % 4 == 0), group: i }).collect();
+        let items: Vec<Item<'_>> = names
+            .iter()
+            .enumerate()
+            .map(|(i, id)| Item { id, stratum: usize::from(i % 4 == 0), group: i })
+            .collect();
         let chosen = sample(&items, 2, 40, 9);
         assert_eq!(chosen.len(), 40);
         assert_eq!(chosen.iter().filter(|i| items[**i].stratum == 1).count(), 10);

@@ -28,7 +28,8 @@ fn less(n: i64, wanted: f64) -> f64 {
 pub fn round(wanted: &[Vec<f64>], rows: &[usize], columns: &[usize]) -> Vec<Vec<usize>> {
     let width = columns.len();
     let mut table: Vec<Vec<i64>> = wanted.iter().zip(rows).map(|(w, n)| round_row(w, *n)).collect();
-    let mut surplus: Vec<i64> = (0..width).map(|c| table.iter().map(|r| r[c]).sum::<i64>() - columns[c] as i64).collect();
+    let mut surplus: Vec<i64> =
+        (0..width).map(|c| table.iter().map(|r| r[c]).sum::<i64>() - columns[c] as i64).collect();
     while let Some(path) = cheapest_path(wanted, &table, &surplus) {
         for step in path.windows(2) {
             let (from, to) = (step[0], step[1]);
@@ -46,11 +47,13 @@ pub fn round(wanted: &[Vec<f64>], rows: &[usize], columns: &[usize]) -> Vec<Vec<
 fn round_row(wanted: &[f64], total: usize) -> Vec<i64> {
     let mut row: Vec<i64> = wanted.iter().map(|w| (w.floor() as i64 - 1).max(0)).collect();
     while row.iter().sum::<i64>() > total as i64 {
-        let worst = (0..row.len()).min_by(|a, b| less(row[*a], wanted[*a]).total_cmp(&less(row[*b], wanted[*b])));
+        let worst =
+            (0..row.len()).min_by(|a, b| less(row[*a], wanted[*a]).total_cmp(&less(row[*b], wanted[*b])));
         row[worst.unwrap_or(0)] -= 1;
     }
     while row.iter().sum::<i64>() < total as i64 {
-        let best = (0..row.len()).min_by(|a, b| more(row[*a], wanted[*a]).total_cmp(&more(row[*b], wanted[*b])));
+        let best =
+            (0..row.len()).min_by(|a, b| more(row[*a], wanted[*a]).total_cmp(&more(row[*b], wanted[*b])));
         row[best.unwrap_or(0)] += 1;
     }
     row
