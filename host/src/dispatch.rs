@@ -6,10 +6,11 @@ use crate::request::Planned;
 use crate::sink::{RunFolder, Status};
 use crate::{builtin, json, machine};
 use atelier_sdk::{
-    Device, Dtype, EngineCtx, Error, ErrorKind, Event, Image, LoadRequest, Result, Sampler, Schedule,
-    Session, guard,
+    Device, Dtype, EngineCtx, Error, ErrorKind, Event, Image, LoadRequest, PreviewOf, Result, Sampler,
+    Schedule, Session, guard,
 };
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,8 @@ pub trait Observer {
     fn event(&mut self, event: &Event);
     /// An image was saved.
     fn saved(&mut self, _path: &Path) {}
+    /// An image in work looks like this now. The file is there until the next preview takes its place.
+    fn preview(&mut self, _path: &Path, _of: PreviewOf) {}
 }
 
 /// A flag that asks a run to stop after the step it is in.
@@ -45,6 +48,8 @@ pub struct Outcome {
     pub images: Vec<PathBuf>,
     /// What the engine said about it.
     pub facts: Value,
+    /// The digests of the model's files, by what each is for.
+    pub model_files: BTreeMap<String, String>,
 }
 
 /// Runs a plan and keeps what it makes below `outputs`.
@@ -118,6 +123,10 @@ pub fn run_tool(
 trait Output {
     fn event(&mut self, event: &Event) -> Result<()>;
     fn image(&mut self, image: &Image, alone: &Value) -> Result<()>;
+    /// Previews are for those who watch a run that is kept.
+    fn preview(&mut self, _: &Image, _: PreviewOf) -> Result<()> {
+        Ok(())
+    }
 }
 
 struct Keep<'a> {
@@ -139,7 +148,8 @@ impl Keep<'_> {
         let facts = result?;
         written?;
         let images = self.folder.images().to_vec();
-        Ok(Outcome { dir: self.folder.dir().to_path_buf(), images, facts })
+        let model_files = self.folder.model_files();
+        Ok(Outcome { dir: self.folder.dir().to_path_buf(), images, facts, model_files })
     }
 }
 
@@ -152,6 +162,11 @@ impl Output for Keep<'_> {
         self.folder.note("inputs", self.inputs.record()?);
         let path = self.folder.image(image, alone, self.registries)?;
         self.observer.saved(&path);
+        Ok(())
+    }
+    fn preview(&mut self, image: &Image, of: PreviewOf) -> Result<()> {
+        let path = self.folder.preview(image, of)?;
+        self.observer.preview(&path, of);
         Ok(())
     }
 }
@@ -210,6 +225,10 @@ impl EngineCtx for Services<'_> {
     }
     fn image(&mut self, image: Image, alone: Value) -> Result<()> {
         self.output.image(&image, &alone)
+    }
+    fn preview(&mut self, image: Image, of: PreviewOf) -> Result<()> {
+        self.output.preview(&image, of)?;
+        if self.cancelled() { Err(Error::cancelled()) } else { Ok(()) }
     }
 }
 

@@ -43,3 +43,29 @@ pub fn human_bytes(bytes: u64) -> String {
     }
     format!("{value:.2} GiB")
 }
+
+/// Bytes that this user can still write to the file system of `folder`, or of its nearest parent that exists, if the
+/// system tells.
+pub fn free_space(folder: &std::path::Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = folder.ancestors().find(|p| p.exists())?;
+        let name = std::ffi::CString::new(folder.as_os_str().as_bytes()).ok()?;
+        let mut found = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+        // SAFETY: `name` ends with a zero, and `found` is a valid place that statvfs fills when it returns 0.
+        let found = unsafe {
+            if libc::statvfs(name.as_ptr(), found.as_mut_ptr()) != 0 {
+                return None;
+            }
+            found.assume_init()
+        };
+        #[allow(clippy::unnecessary_cast, reason = "the types differ between systems")]
+        return (found.f_bavail as u64).checked_mul(found.f_frsize as u64);
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        None
+    }
+}

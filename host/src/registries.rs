@@ -172,6 +172,8 @@ impl Registries {
             source: String::new(),
             defaults: Default::default(),
             sha256: Default::default(),
+            files: Vec::new(),
+            terms: None,
         };
         self.models.insert(ModelItem { spec, origin: LOCAL.into() })?;
         Ok(key)

@@ -6,17 +6,21 @@
 //!   events.jsonl   everything the engine reported
 //!   00001.png      an image, with its metadata inside
 //!   00001.json     the same metadata beside it
+//!   preview.png    the image in work as it looked at the last preview, if there were any
 //! ```
 
+use crate::a1111;
+use crate::digests;
 use crate::fsx;
 use crate::json;
 use crate::pngmeta::{self, A1111_KEY, ATELIER_KEY};
 use crate::registries::Registries;
 use crate::request::Planned;
 use atelier_sdk::model::ModelItem;
-use atelier_sdk::{Error, ErrorKind, Event, Image, Result, ResultExt};
+use atelier_sdk::{Error, ErrorKind, Event, Image, PreviewOf, Result, ResultExt};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -46,6 +50,8 @@ pub struct RunFolder {
     metadata: Map<String, Value>,
     model: String,
     images: Vec<PathBuf>,
+    /// The files of the model that were told and are not in the metadata yet: what each is for, and where it is.
+    untold: Vec<(String, PathBuf)>,
 }
 
 impl RunFolder {
@@ -61,7 +67,7 @@ impl RunFolder {
             File::create(&events).map_err(|e| Error::io(format!("cannot write {}", events.display()), e))?;
         let metadata = metadata(planned, registries, device);
         let model = planned.model.map(|m| m.spec.key.clone()).unwrap_or_default();
-        let folder = Self { dir, events, metadata, model, images: Vec::new() };
+        let folder = Self { dir, events, metadata, model, images: Vec::new(), untold: Vec::new() };
         folder.ledger(Status::Running, None)?;
         Ok(folder)
     }
@@ -83,11 +89,27 @@ impl RunFolder {
         }
     }
 
+    /// The digests of the model's files, by what each is for; known once there is an image.
+    pub fn model_files(&self) -> BTreeMap<String, String> {
+        digests_of(&Value::Object(self.metadata.clone()))
+    }
+
+    /// Reading files of gigabytes takes seconds, once: the first image waits for it, not the start.
+    fn tell_files(&mut self) {
+        let files: Vec<Value> = self.untold.drain(..).map(|(role, path)| file_record(&role, &path)).collect();
+        if let Some(Value::Object(model)) = self.metadata.get_mut("model").filter(|_| !files.is_empty()) {
+            model.insert("files".into(), Value::Array(files));
+        }
+    }
+
     /// Adds a line to events.jsonl.
     ///
     /// # Errors
     /// The disk is full or gone.
     pub fn event(&mut self, event: &Event) -> Result<()> {
+        if let Event::File { role, path } = event {
+            self.untold.push((role.clone(), path.clone()));
+        }
         self.line(serde_json::to_value(event).internal("an event that is not JSON")?)
     }
 
@@ -102,6 +124,7 @@ impl RunFolder {
     /// # Errors
     /// The disk is full or gone.
     pub fn image(&mut self, image: &Image, alone: &Value, registries: &Registries) -> Result<PathBuf> {
+        self.tell_files();
         let number = self.images.len() + 1;
         let path = self.dir.join(format!("{number:05}.png"));
         let mut metadata = self.metadata.clone();
@@ -111,13 +134,29 @@ impl RunFolder {
         metadata.insert("created".into(), json!(Timestamp::now().to_string()));
         let own = Value::Object(metadata.clone());
         let params = metadata.get("params").and_then(Value::as_object).cloned().unwrap_or_default();
-        let a1111 = crate::a1111::format(&params, &self.model, &registries.samplers, &registries.schedules);
+        let hash = digests_of(&own).remove("unet");
+        let model = a1111::Model { name: &self.model, sha256: hash.as_deref() };
+        let a1111 = a1111::format(&params, model, &registries.samplers, &registries.schedules);
         let png = pngmeta::encode(image, &[(A1111_KEY, &a1111), (ATELIER_KEY, &own.to_string())])?;
         write_json(&path.with_extension("json"), &own)?;
         fsx::write_atomic(&path, &png)?;
         self.images.push(path.clone());
         // Not into the ledger each time: of a run of thousands it would be rewritten as often.
         self.line(json!({"event": "saved", "file": path.file_name().and_then(|n| n.to_str())}))?;
+        Ok(path)
+    }
+
+    /// Keeps what an image in work looks like, in place of what was kept before.
+    ///
+    /// # Errors
+    /// The disk is full or gone.
+    pub fn preview(&mut self, image: &Image, of: PreviewOf) -> Result<PathBuf> {
+        const NAME: &str = "preview.png";
+        let path = self.dir.join(NAME);
+        fsx::write_atomic(&path, &pngmeta::encode(image, &[])?)?;
+        self.line(
+            json!({"event": "preview", "file": NAME, "image": of.image, "step": of.step, "steps": of.steps}),
+        )?;
         Ok(path)
     }
 
@@ -142,6 +181,25 @@ impl RunFolder {
         }
         write_json(&self.dir.join("run.json"), &Value::Object(ledger))
     }
+}
+
+/// One file of the model. An image is not lost because a file of its model cannot be read any more.
+fn file_record(role: &str, path: &Path) -> Value {
+    // Not the whole path: pictures are shared, and folders are nobody else's business.
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    match digests::of_file(path) {
+        Ok(sha256) => json!({"role": role, "file": name, "sha256": sha256}),
+        Err(e) => {
+            tracing::warn!(path = %path.display(), causes = ?e.chain(), "a file of the model has no digest");
+            json!({"role": role, "file": name, "error": e.chain()})
+        }
+    }
+}
+
+/// By what each is for. Of a network in several files the first stands for it.
+fn digests_of(metadata: &Value) -> BTreeMap<String, String> {
+    let files = metadata["model"]["files"].as_array().into_iter().flatten().rev();
+    files.filter_map(|f| Some((f["role"].as_str()?.into(), f["sha256"].as_str()?.into()))).collect()
 }
 
 fn write_json(path: &Path, value: &Value) -> Result<()> {
@@ -212,6 +270,8 @@ pub struct Recorded {
     pub left_out: Vec<String>,
     /// The libraries that had a part in it: name and digest.
     pub plugins: Vec<(String, String)>,
+    /// The digests of the model's files, by what each is for.
+    pub model_files: BTreeMap<String, String>,
 }
 
 /// Reads the request back from an image (or its sidecar).
@@ -229,7 +289,7 @@ pub fn read_back(path: &Path, registries: &Registries) -> Result<Recorded> {
         return from_own(text).map_err(|e| e.context(format!("in the metadata of {}", path.display())));
     }
     if let Some(text) = find(A1111_KEY) {
-        let (params, left_out) = crate::a1111::parse(text, &registries.samplers, &registries.schedules)
+        let (params, left_out) = a1111::parse(text, &registries.samplers, &registries.schedules)
             .map_err(|e| e.context(format!("in {}", path.display())))?;
         return Ok(Recorded {
             task: "txt2img".into(),
@@ -238,6 +298,7 @@ pub fn read_back(path: &Path, registries: &Registries) -> Result<Recorded> {
             params,
             left_out,
             plugins: Vec::new(),
+            model_files: BTreeMap::new(),
         });
     }
     Err(Error::new(ErrorKind::Corrupt, format!("{} holds no record of how it was made", path.display()))
@@ -264,5 +325,6 @@ fn from_own(text: &str) -> Result<Recorded> {
         params,
         left_out: Vec::new(),
         plugins: libraries(&value),
+        model_files: digests_of(&value),
     })
 }

@@ -105,3 +105,29 @@ fn a_model_without_files_says_where_they_belong() {
         .run(&["generate", "--task", "txt2img", "--model", "m"])
         .fails(4, &["model `m`", "models/far", "the hub"]);
 }
+
+#[test]
+fn an_image_names_the_digests_of_its_model_and_another_model_is_told_when_it_is_made_again() {
+    let place = Place::new();
+    let model = place.path("model");
+    copy(&root().join("tests/fixtures/golden/tiny-sd"), &model);
+    let image = place.generate(&["-p", "tiny/quick", "-m", "./model", "-s", "width=64", "-s", "height=64"]);
+    let sidecar = std::fs::read_to_string(image.with_extension("json")).unwrap();
+    let sidecar: serde_json::Value = serde_json::from_str(&sidecar).unwrap();
+    let files = sidecar["model"]["files"].as_array().unwrap();
+    let roles: Vec<_> = files.iter().map(|f| f["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["text_encoder", "unet", "vae"]);
+    let unet = files[1]["sha256"].as_str().unwrap();
+    let text = std::fs::read(&image).unwrap();
+    let hash = format!("Model hash: {}", &unet[..10]);
+    assert!(text.windows(hash.len()).any(|w| w == hash.as_bytes()), "{hash}");
+    let again = |place: &Place| place.run(&["generate", "--like", image.to_str().unwrap()]).ok().err;
+    assert!(!again(&place).contains("warning"));
+    // Bytes within a weight: the file stays whole, and is another one.
+    let file = model.join("unet/diffusion_pytorch_model.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let last = bytes.len() - 8;
+    bytes[last] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    assert!(again(&place).contains("the model's unet"), "{}", again(&place));
+}

@@ -11,6 +11,7 @@ use atelier_sdk::{
     EngineCtx, Error, Event, Image, NoiseLevels, Registry, Result, Run, SampleCtx, Sampler, SamplerReg,
     Schedule,
 };
+use atelier_stable_diffusion::decoding::Pieces;
 use atelier_stable_diffusion::guided::{Guidance, Guided, Timesteps};
 use atelier_stable_diffusion::pipeline::{Part, Pipeline};
 use candle_core::{DType, Device, Tensor};
@@ -250,7 +251,8 @@ fn whole_runs_follow_the_reference_to_the_last_pixel() {
         let last = states.last().unwrap();
         let latents = error(last, &reference.values(&format!("{name}.final_latents")));
         let dims = reference.tensors[&format!("{name}.final_latents")].dims().to_vec();
-        let planes = pipeline.decode_planes(last, [dims[0], dims[1], dims[2], dims[3]]).unwrap();
+        let planes =
+            pipeline.decode_planes(last, [dims[0], dims[1], dims[2], dims[3]], &Pieces::Whole).unwrap();
         let image: Vec<f32> = planes.flatten_all().unwrap().to_vec1().unwrap();
         let image: Vec<f32> = image.iter().map(|v| (v * 0.5 + 0.5).clamp(0.0, 1.0)).collect();
         let pixels = error(&image, &reference.values(&format!("{name}.image")));

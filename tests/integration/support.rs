@@ -103,7 +103,8 @@ impl Place {
             .env_remove("ATELIER_PLUGIN_PATH")
             .env_remove("ATELIER_TRUST_PLUGINS_IN")
             .env_remove("ATELIER_LOG")
-            .env_remove("ATELIER_CONFIG");
+            .env_remove("ATELIER_CONFIG")
+            .env_remove("ATELIER_MODELS");
         command
     }
 

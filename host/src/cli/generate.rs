@@ -10,6 +10,7 @@ use crate::request::{self, Over, Planned, Request};
 use crate::{fsx, json, sink};
 use atelier_sdk::{Error, Result};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 impl Asked {
@@ -67,6 +68,20 @@ fn warn_about(name: &str, sha256: &str, studio: &Studio) {
     }
 }
 
+/// Says so when a file of the model is not the one that made the image.
+fn warn_about_files(recorded: &BTreeMap<String, String>, used: &BTreeMap<String, String>) {
+    for (role, sha256) in used {
+        if let Some(other) = recorded.get(role).filter(|other| *other != sha256) {
+            let brief = |sha256: &str| sha256.chars().take(12).collect::<String>();
+            eprintln!(
+                "warning: the model's {role} (sha256 {}...) is not the one that made the image ({}...)",
+                brief(sha256),
+                brief(other)
+            );
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &Generate, studio: &mut Studio) -> Result<()> {
     let request = args.asked.request(args.like.as_deref(), studio)?;
@@ -87,6 +102,9 @@ pub fn run(args: &Generate, studio: &mut Studio) -> Result<()> {
         eprintln!("warning: {warning}");
     }
     let outcome = result?;
+    if let Some(path) = &args.like {
+        warn_about_files(&sink::read_back(path, &studio.registries)?.model_files, &outcome.model_files);
+    }
     if args.json {
         return say_json(
             &json!({"folder": outcome.dir, "images": outcome.images, "facts": outcome.facts, "params": planned.plan}),

@@ -132,23 +132,3 @@ pub fn schedules(list: &List, studio: &Studio) -> Result<()> {
     }
     show(list, &["SCHEDULE", "TITLE", "WHAT"], rows, values)
 }
-
-/// `atelier models list`.
-pub fn models(list: &List, studio: &Studio) -> Result<()> {
-    let mut rows = Vec::new();
-    let mut values = Vec::new();
-    for m in &studio.registries.models {
-        let present = m.spec.path.as_ref().is_some_and(|p| p.exists());
-        let state = match (&m.spec.path, present) {
-            (Some(p), true) => p.display().to_string(),
-            (Some(p), false) => format!("missing: {}", p.display()),
-            (None, _) => "no files: for benchmarks with random weights".to_string(),
-        };
-        rows.push(vec![m.spec.key.clone(), m.spec.architecture.clone(), m.spec.title.clone(), state]);
-        let mut value = json!(m.spec);
-        value["present"] = json!(present);
-        value["origin"] = json!(m.origin);
-        values.push(value);
-    }
-    show(list, &["MODEL", "ARCHITECTURE", "TITLE", "FILES"], rows, values)
-}

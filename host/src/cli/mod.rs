@@ -7,6 +7,11 @@ mod doctor;
 mod generate;
 mod lists;
 mod logging;
+mod model_import;
+mod model_inspect;
+mod model_pull;
+mod model_verify;
+mod models;
 mod plugin_files;
 mod plugin_tools;
 mod presets;
@@ -92,7 +97,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Tasks(args) => lists::tasks(args, &studio),
         Command::Samplers(args) => lists::samplers(args, &studio),
         Command::Schedules(args) => lists::schedules(args, &studio),
-        Command::Models(args) => lists::models(args, &studio),
+        Command::Models(args) => models::run(args, &studio),
         Command::Schema(args) => schema::run(args, &studio),
         Command::Doctor(args) => doctor::run(args, &studio),
         Command::Benchmark(args) => benchmark::run(args, &mut studio),

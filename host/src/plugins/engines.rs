@@ -7,7 +7,7 @@ use atelier_sdk::engine::DeviceInfo;
 use atelier_sdk::remote::RemoteLibrary;
 use atelier_sdk::{
     Device, Dtype, Engine, EngineCtx, Error, Event, Image, LoadRequest, ModelSpec, PixelFormat, PlanCtx,
-    Result, Sampler, Schedule, Session, Violation,
+    PreviewOf, Result, Sampler, Schedule, Session, Violation,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -144,6 +144,13 @@ fn serve_engine(conn: &Conn, frame: Frame, ctx: &mut dyn EngineCtx) -> Result<Fr
             ctx.image(Image::new(about.width, about.height, about.format, frame.bytes)?, about.facts)?;
             Ok(Frame::new(Tag::Ok))
         }
+        Tag::Preview => {
+            let about: ImageJson = frame.parse()?;
+            let of: PreviewOf = serde_json::from_value(about.facts)
+                .map_err(|e| Error::internal("a preview of nothing").because(e))?;
+            ctx.preview(Image::new(about.width, about.height, about.format, frame.bytes)?, of)?;
+            Ok(Frame::new(Tag::Ok))
+        }
         other => Err(unexpected(other)),
     }
 }
@@ -189,6 +196,10 @@ impl EngineCtx for LinkEngineCtx<'_> {
     fn image(&mut self, image: Image, facts: Value) -> Result<()> {
         let text = about(&image, facts)?;
         self.0.ask(Out { json: &text, bytes: image.data(), ..Out::new(Tag::Image) }).map(drop)
+    }
+    fn preview(&mut self, image: Image, of: PreviewOf) -> Result<()> {
+        let text = about(&image, serde_json::json!(of))?;
+        self.0.ask(Out { json: &text, bytes: image.data(), ..Out::new(Tag::Preview) }).map(drop)
     }
 }
 

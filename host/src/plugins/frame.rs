@@ -44,6 +44,8 @@ pub enum Tag {
     Input,
     /// json: about the image; bytes: its pixels.
     Image,
+    /// json: about the preview; bytes: its pixels.
+    Preview,
     /// object. Not answered.
     Drop,
     /// n: level; json: target, message. Not answered.
@@ -51,7 +53,7 @@ pub enum Tag {
 }
 
 impl Tag {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Ok,
         Self::Err,
         Self::MakeSampler,
@@ -70,6 +72,7 @@ impl Tag {
         Self::Event,
         Self::Input,
         Self::Image,
+        Self::Preview,
         Self::Drop,
         Self::Log,
     ];

@@ -11,7 +11,6 @@ pub mod catalog;
 pub mod conn;
 pub mod engines;
 pub mod frame;
-pub mod index;
 pub mod install;
 pub mod link;
 pub mod load;

@@ -8,9 +8,9 @@
 //! So nothing can change between the look and the load, and a library that is replaced while it is in use
 //! (which macOS punishes by killing the process) never is: the copy keeps its content and its name.
 
-use super::index::{Fingerprint, Index};
 use super::manifest::is_sha256;
 use super::safety;
+use crate::digests::{Fingerprint, Index};
 use crate::fsx;
 use atelier_sdk::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};

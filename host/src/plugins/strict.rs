@@ -1,7 +1,9 @@
 //! The contexts that a plugin gets: the host's own, with an eye on what the plugin does with them.
 
 use super::plugin::finite;
-use atelier_sdk::{EngineCtx, Error, ErrorKind, Event, Image, Result, SampleCtx, Sampler, Schedule};
+use atelier_sdk::{
+    EngineCtx, Error, ErrorKind, Event, Image, PreviewOf, Result, SampleCtx, Sampler, Schedule,
+};
 use serde_json::Value;
 
 /// The last error of the host's that a plugin was given, to tell it from the plugin's own.
@@ -138,5 +140,8 @@ impl EngineCtx for StrictEngineCtx<'_> {
     }
     fn image(&mut self, image: Image, facts: Value) -> Result<()> {
         self.given.note(self.ctx.image(image, facts))
+    }
+    fn preview(&mut self, image: Image, of: PreviewOf) -> Result<()> {
+        self.given.note(self.ctx.preview(image, of))
     }
 }

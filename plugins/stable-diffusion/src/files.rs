@@ -21,7 +21,7 @@ const PIPELINES: [&str; 4] = [
 ];
 
 /// What may be taken from elsewhere: the names of a folder's parts.
-const PARTS: [&str; 4] = ["unet", "vae", "text_encoder", "tokenizer"];
+const PARTS: [&str; 5] = ["unet", "vae", "text_encoder", "tokenizer", "taesd"];
 
 /// The width of the context in Stable Diffusion 2.x, whose checkpoints predict one thing or the other.
 const SD2_CONTEXT: usize = 1024;
@@ -101,6 +101,11 @@ impl Files {
     /// As for [`Self::unet`].
     pub fn text(&self) -> Result<Prepared<ClipTextModel>> {
         self.network("text_encoder", Checkpoint::text_encoder)
+    }
+
+    /// Where the description says that a tiny autoencoder for the model's latents is.
+    pub fn tiny(&self) -> Option<&Path> {
+        self.parts.get("taesd").map(PathBuf::as_path)
     }
 
     fn network<M: Network>(&self, name: &str, pick: Pick) -> Result<Prepared<M>> {

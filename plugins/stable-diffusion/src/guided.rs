@@ -2,11 +2,14 @@
 
 use crate::error;
 use crate::pipeline::Pipeline;
+use crate::preview::Previews;
 use crate::prompt::conditioning::{Conditioning, Now};
 use atelier_models::UNet2DConditionModel;
 use atelier_sdk::rng::NormalRng;
-use atelier_sdk::{EngineCtx, Error, Event, Result, SampleCtx};
-use candle_core::Tensor;
+use atelier_sdk::{EngineCtx, Error, Event, PreviewOf, Result, SampleCtx};
+use candle_core::{Device, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,6 +34,30 @@ pub enum Timesteps {
     Listed(Vec<(f32, f64)>),
 }
 
+/// How the network sees the prompt and the negative prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CfgBatch {
+    /// What suits the device: one after the other on the CPU, in one batch elsewhere.
+    #[default]
+    Auto,
+    /// In one batch.
+    Batch,
+    /// One after the other, which takes half the memory for activations.
+    Sequential,
+}
+
+impl CfgBatch {
+    /// Whether this device evaluates one after the other.
+    pub fn is_sequential(self, device: &Device) -> bool {
+        match self {
+            Self::Auto => device.is_cpu(),
+            Self::Batch => false,
+            Self::Sequential => true,
+        }
+    }
+}
+
 /// One sampling run on a pipeline.
 pub struct Guided<'a> {
     pipeline: &'a Pipeline,
@@ -44,6 +71,9 @@ pub struct Guided<'a> {
     step_began: Instant,
     channels: Option<Tensor>,
     unet: Arc<UNet2DConditionModel>,
+    sequential: bool,
+    /// With the clean image that was last expected.
+    previews: Option<(Previews<'a>, Vec<f32>)>,
 }
 
 impl<'a> Guided<'a> {
@@ -89,6 +119,8 @@ impl<'a> Guided<'a> {
             ctx,
             step_began,
             channels: None,
+            sequential: false,
+            previews: None,
             unet: pipeline.unet()?,
         })
     }
@@ -99,6 +131,46 @@ impl<'a> Guided<'a> {
     pub fn with_channels(mut self, channels: Option<Tensor>) -> Self {
         self.channels = channels;
         self
+    }
+
+    /// Evaluates the prompts one after the other, or in one batch.
+    #[must_use]
+    pub fn with_batch(mut self, batch: CfgBatch) -> Self {
+        self.sequential = batch.is_sequential(self.pipeline.device());
+        self
+    }
+
+    /// Shows what the image looks like after steps.
+    #[must_use]
+    pub fn with_previews(mut self, previews: Option<Previews<'a>>) -> Self {
+        self.previews = previews.map(|p| (p, Vec::new()));
+        self
+    }
+
+    /// The network's outputs under each prompt, one after the other.
+    fn outputs(&self, sample: &Tensor, timestep: f64) -> candle_core::Result<Result<Vec<f32>>> {
+        let (passes, context) = (self.now.passes(), self.now.context());
+        let batch = if self.sequential { 1 } else { passes };
+        let sample = if batch > 1 { Tensor::cat(&vec![sample; batch], 0)? } else { sample.clone() };
+        let timesteps = Tensor::full(timestep as f32, batch, sample.device())?;
+        let mut out = Vec::new();
+        for first in (0..passes).step_by(batch) {
+            match self.unet.forward(&sample, &timesteps, &context.narrow(0, first, batch)?.contiguous()?) {
+                Ok(some) => out.extend(some.flatten_all()?.to_vec1::<f32>()?),
+                Err(e) => return Ok(Err(error::model("the UNet failed", e))),
+            }
+        }
+        Ok(Ok(out))
+    }
+
+    /// Shows the clean image that is expected after step `i`; the last step gives the image itself.
+    fn show(&mut self, i: usize) -> Result<()> {
+        let Some((previews, denoised)) = &self.previews else { return Ok(()) };
+        if (i + 1) % previews.every.max(1) != 0 || i + 1 >= self.steps || denoised.is_empty() {
+            return Ok(());
+        }
+        let image = previews.painter.paint(self.pipeline, denoised, self.shape)?;
+        self.ctx.preview(image, PreviewOf { image: previews.image, step: i + 1, steps: self.steps })
     }
 
     fn timestep(&self, sigma: f32) -> Result<f64> {
@@ -122,12 +194,9 @@ impl<'a> Guided<'a> {
             Some(channels) => Tensor::cat(&[&sample, channels], 1)?,
             None => sample,
         };
-        let passes = self.now.passes();
-        let sample = if passes > 1 { Tensor::cat(&vec![&sample; passes], 0)? } else { sample };
-        let timesteps = Tensor::full(timestep as f32, passes, device)?;
-        let out = match self.unet.forward(&sample, &timesteps, self.now.context()) {
-            Ok(out) => out.flatten_all()?.to_vec1::<f32>()?,
-            Err(e) => return Ok(Err(error::model("the UNet failed", e))),
+        let out = match self.outputs(&sample, timestep)? {
+            Ok(out) => out,
+            Err(e) => return Ok(Err(e)),
         };
         Ok(Ok(self.now.combine(out)))
     }
@@ -152,7 +221,13 @@ impl SampleCtx for Guided<'_> {
             *o = (c.skip * f64::from(*x) + c.out * f64::from(*p)) as f32;
         }
         match out.iter().find(|v| !v.is_finite()) {
-            None => Ok(()),
+            None => {
+                if let Some((_, denoised)) = &mut self.previews {
+                    denoised.clear();
+                    denoised.extend_from_slice(out);
+                }
+                Ok(())
+            }
             Some(v) => Err(Error::internal(format!("the UNet produced {v} at sigma {sigma}"))
                 .hint("16-bit floats can overflow: try `--dtype f32`")),
         }
@@ -165,9 +240,11 @@ impl SampleCtx for Guided<'_> {
 
     fn step_done(&mut self, i: usize, _: &[f32]) -> Result<()> {
         let seconds = self.step_began.elapsed().as_secs_f64();
-        self.step_began = Instant::now();
         self.enter(i + 1)?;
-        self.ctx.event(Event::Step { step: i + 1, steps: self.steps, seconds })
+        self.ctx.event(Event::Step { step: i + 1, steps: self.steps, seconds })?;
+        self.show(i)?;
+        self.step_began = Instant::now();
+        Ok(())
     }
 
     fn cancelled(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Parameters of the tasks that begin with an image.
 
+use crate::hires::Hires;
 use crate::params::Txt2Img;
 use atelier_sdk::{PlanCtx, TaskInfo, TaskParams, Violation, task};
 use schemars::JsonSchema;
@@ -171,6 +172,12 @@ impl Default for Inpaint {
     }
 }
 
+fn one_pass(base: &Txt2Img) -> Option<Violation> {
+    let message = "a second pass belongs to `txt2img`";
+    let hint = "redraw the image at a larger `width` and `height` instead";
+    (base.hires != Hires::default()).then(|| Violation::new("/hires", message).hint(hint))
+}
+
 fn missing(field: &str, hint: &str) -> Violation {
     Violation::new(format!("/{field}"), "no file is named").hint(hint)
 }
@@ -181,6 +188,9 @@ impl TaskParams for Img2Img {
     fn plan(mut self, ctx: &PlanCtx) -> Result<Self, Vec<Violation>> {
         if self.image.is_empty() {
             return Err(vec![missing("image", "set `image` to the path of the image to redraw")]);
+        }
+        if let Some(violation) = one_pass(&self.base) {
+            return Err(vec![violation]);
         }
         self.base = self.base.plan(ctx)?;
         Ok(self)
@@ -207,6 +217,7 @@ impl TaskParams for Inpaint {
                 Violation::new("/only_masked", message).hint("use one of `only_masked` and `outpaint`"),
             );
         }
+        wrong.extend(one_pass(&self.base));
         if !wrong.is_empty() {
             return Err(wrong);
         }

@@ -68,7 +68,7 @@ impl SdSession {
         planes.iter_mut().enumerate().for_each(|(i, v)| *v *= kept[i % kept.len()]);
         ctx.event(Event::Stage { stage: Stage::Encode })?;
         let (w, h) = (image.width() as usize, image.height() as usize);
-        let masked = self.pipeline.encode_planes(&planes, w, h)?;
+        let masked = self.pipeline.encode_planes(&planes, w, h, &self.pieces())?;
         let failed = error::tensor("joining mask and image");
         let (_, _, lh, lw) = masked.dims4().map_err(error::tensor("joining mask and image"))?;
         Tensor::from_slice(latent_mask, (1, 1, lh, lw), self.pipeline.device())
@@ -76,11 +76,12 @@ impl SdSession {
             .map_err(failed)
     }
 
-    fn encode(&self, image: &RgbImage, ctx: &mut dyn EngineCtx) -> Result<Tensor> {
+    pub(crate) fn encode(&self, image: &RgbImage, ctx: &mut dyn EngineCtx) -> Result<Tensor> {
         self.ready(Part::Vae, ctx)?;
         ctx.event(Event::Stage { stage: Stage::Encode })?;
         let planes = canvas::planes(image);
-        self.pipeline.encode_planes(&planes, image.width() as usize, image.height() as usize)
+        let (w, h) = (image.width() as usize, image.height() as usize);
+        self.pipeline.encode_planes(&planes, w, h, &self.pieces())
     }
 
     /// Draws from a start at the level that a strength means.
@@ -99,12 +100,12 @@ impl SdSession {
         let sigmas = self.sigmas(schedule.as_ref(), base, all)?;
         // A schedule may have more or fewer levels than it was asked for.
         let sigmas = &sigmas[sigmas.len().saturating_sub(taken + 1)..];
-        let job = Job { params: base, sigmas, start: Some(start), finish };
+        let job = Job { params: base, sigmas, start: Some(start), second: None, finish };
         self.images(&job, sampler.as_mut(), ctx)?;
         Ok(json!({"seconds": began.elapsed().as_secs_f64()}))
     }
 }
 
-fn values(latents: &Tensor) -> Result<Vec<f32>> {
+pub(crate) fn values(latents: &Tensor) -> Result<Vec<f32>> {
     latents.flatten_all().and_then(|t| t.to_vec1()).map_err(error::tensor("reading latents"))
 }

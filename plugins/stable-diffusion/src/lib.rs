@@ -8,12 +8,16 @@
 //! The networks come from `atelier-models`; samplers and schedules are other plugins, found through the host.
 
 pub mod canvas;
+pub mod decoding;
 pub mod device;
 pub mod guided;
+pub mod hires;
 pub mod image_params;
+pub mod latent_scale;
 pub mod memory;
 pub mod params;
 pub mod pipeline;
+pub mod preview;
 pub mod process;
 pub mod prompt;
 pub mod session;
@@ -23,6 +27,7 @@ pub mod variation;
 mod error;
 mod files;
 mod image_tasks;
+mod second;
 mod slot;
 
 use atelier_sdk::{Engine, EngineCtx, EngineInfo, EngineReg, EngineTask, LoadRequest, Result, Session};

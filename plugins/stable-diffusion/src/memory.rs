@@ -1,5 +1,6 @@
 //! How much memory a run needs, and how its networks share it.
 
+use crate::decoding::{Decoder, Pieces};
 use crate::params::Txt2Img;
 use crate::pipeline::{Part, Pipeline};
 use atelier_models::{UNetConfig, VaeConfig};
@@ -45,18 +46,29 @@ pub struct Need {
 
 impl Need {
     /// Of images of this size; `source` says that an image is encoded first.
-    pub fn of(pipeline: &Pipeline, params: &Txt2Img, source: bool) -> Self {
-        let [_, _, height, width] = pipeline.latent_shape(params.width, params.height).map(|n| n as u64);
-        let guided = params.strength().guides();
-        let decode = decode_bytes(pipeline.vae_config(), height * width);
+    pub fn of(pipeline: &Pipeline, params: &Txt2Img, source: bool, pieces: &Pieces) -> Self {
+        let (width, height) = params.finished_size();
+        let [_, _, height, width] = pipeline.latent_shape(width, height);
+        let batched = params.strength().guides() && !params.cfg_batch.is_sequential(pipeline.device());
+        let decode = match params.decoder {
+            // 64 channels at full size: input, result and what is between.
+            Decoder::Taesd if !source => 4 * 64 * F32 * (height * width * pipeline.factor().pow(2)) as u64,
+            _ => decode_bytes(pipeline.vae_config(), height, width, pieces),
+        };
+        let (height, width) = (height as u64, width as u64);
         Self {
             text: pipeline.bytes(Part::Text),
             unet: pipeline.bytes(Part::Unet),
             vae: pipeline.bytes(Part::Vae),
-            denoise: denoise_bytes(pipeline.unet_config(), height * width, if guided { 2 } else { 1 }),
+            denoise: denoise_bytes(pipeline.unet_config(), height * width, if batched { 2 } else { 1 }),
             // An encoder is the mirror image of its decoder, with one layer less in each block.
             decode: if source { decode.max(decode / 2) } else { decode },
         }
+    }
+
+    /// What is held while an image is decoded, with no other network in memory.
+    pub fn decoding(&self) -> u64 {
+        BASE + self.vae + self.decode
     }
 
     /// The most that is held at one time.
@@ -82,12 +94,18 @@ fn denoise_bytes(unet: &UNetConfig, places: u64, batch: u64) -> u64 {
     (held + 30 * widest) * batch * F32
 }
 
-/// Activations of a decoder: at the full size, the block before last halves the channels.
-fn decode_bytes(vae: &VaeConfig, places: u64) -> u64 {
-    let pixels = places * (vae.factor() * vae.factor()) as u64;
-    let outer = vae.block_out_channels.first().copied().unwrap_or(0) as u64;
-    let next = vae.block_out_channels.get(1).copied().unwrap_or(0) as u64;
-    (2 * next + 2 * outer) * pixels * F32
+/// Activations of a decoder, for latents of this size.
+fn decode_bytes(vae: &VaeConfig, height: usize, width: usize, pieces: &Pieces) -> u64 {
+    match pieces {
+        Pieces::Whole => vae.decode_bytes(height, width, None),
+        Pieces::Tiles(tiling) => vae.decode_bytes(height, width, Some(tiling)),
+        Pieces::Blended(b) => vae.decode_bytes(height.min(b.tile), width.min(b.tile), None),
+    }
+}
+
+/// Memory that a run may take, in bytes: what was given in GiB, else what is free.
+pub fn limit(given_gib: f64, free: Option<u64>) -> Option<u64> {
+    if given_gib > 0.0 { Some((given_gib * (1u64 << 30) as f64) as u64) } else { free }
 }
 
 /// Memory that is free for the networks of a device, in bytes, if the system tells. The memory of a CUDA device is not
@@ -115,7 +133,7 @@ pub fn choose(
     limit_gib: f64,
     free: Option<u64>,
 ) -> Result<(Residency, Option<String>)> {
-    let limit = if limit_gib > 0.0 { Some((limit_gib * (1u64 << 30) as f64) as u64) } else { free };
+    let limit = self::limit(limit_gib, free);
     let fits = |residency| limit.is_none_or(|limit| need.total(residency) <= limit);
     let least = if policy == MemoryPolicy::Resident { Residency::Resident } else { Residency::Staged };
     if !fits(least) {
@@ -149,7 +167,7 @@ fn too_little(need: &Need, least: Residency, limit: u64, given: bool) -> Error {
             "`memory: staged` loads the networks one after the other: about {}",
             words(need.total(Residency::Staged))
         )),
-        Residency::Staged => e.hint("a smaller image, or `--dtype bf16`, needs less"),
+        Residency::Staged => e.hint("a smaller image, `--dtype bf16` or `vae_tiling: blended` needs less"),
     };
     e.hint("the estimate may be wrong: `memory_limit` sets what a run may take, in GiB")
 }
@@ -162,6 +180,7 @@ fn words(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use atelier_models::Tiling;
 
     const GIB: u64 = 1 << 30;
 
@@ -203,6 +222,10 @@ mod tests {
         let unet = UNetConfig::sd15();
         assert_eq!(2 * denoise_bytes(&unet, 4096, 1), denoise_bytes(&unet, 4096, 2));
         assert_eq!(4 * denoise_bytes(&unet, 4096, 2), denoise_bytes(&unet, 4 * 4096, 2));
-        assert!(decode_bytes(&VaeConfig::sd15(), 4096) > GIB / 2);
+        let decode = |n, pieces: &Pieces| decode_bytes(&VaeConfig::sd15(), n, n, pieces);
+        let tiles = Pieces::Tiles(Tiling::of(512));
+        assert!(decode(64, &Pieces::Whole) > GIB / 2);
+        assert_eq!(decode(64, &tiles), decode(64, &Pieces::Whole));
+        assert!(decode(256, &tiles) < decode(256, &Pieces::Whole) / 2);
     }
 }

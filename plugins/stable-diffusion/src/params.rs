@@ -1,6 +1,10 @@
 //! Parameters of the tasks.
 
+use crate::decoding::{Decoder, VaeTiling};
+use crate::guided::CfgBatch;
+use crate::hires::Hires;
 use crate::memory::MemoryPolicy;
+use crate::preview::Preview;
 use crate::prompt::conditioning::Strength;
 use crate::prompt::encode::{Emphasis, Encoding};
 use crate::prompt::inversion::EmbeddingFile;
@@ -90,6 +94,28 @@ pub struct Txt2Img {
     /// Memory that a run may take, in GiB, instead of what the machine has free; 0 asks the machine.
     #[schemars(range(min = 0.0, max = 65536.0))]
     pub memory_limit: f64,
+    /// Whether the autoencoder works in tiles.
+    pub vae_tiling: VaeTiling,
+    /// Side of a tile in pixels.
+    #[schemars(range(min = 64, max = 4096))]
+    pub vae_tile: u32,
+    /// With `vae_tiling: blended`, the part of a tile that it shares with the next.
+    #[schemars(range(min = 0.0, max = 0.75))]
+    pub vae_overlap: f64,
+    /// What decodes the finished latents.
+    pub decoder: Decoder,
+    /// Weights of the tiny autoencoder TAESD, a file or folder, if not those of the model's description.
+    #[schemars(extend("x-file" = "path"))]
+    pub taesd: String,
+    /// How the image in work is shown.
+    pub preview: Preview,
+    /// A preview each so many steps.
+    #[schemars(range(min = 1, max = 1000))]
+    pub preview_every: u32,
+    /// Whether the network sees the prompt and the negative prompt in one batch.
+    pub cfg_batch: CfgBatch,
+    /// A second pass at a larger size; for `txt2img`.
+    pub hires: Hires,
 }
 
 impl Txt2Img {
@@ -100,6 +126,26 @@ impl Txt2Img {
             emphasis: self.emphasis,
             comma_backtrack: self.comma_backtrack as usize,
         }
+    }
+
+    /// The size of its images when they are finished.
+    pub fn finished_size(&self) -> (u32, u32) {
+        let first = (self.width, self.height);
+        if self.hires.is_on() { self.hires.size(first) } else { first }
+    }
+
+    fn check_hires(&self) -> Vec<Violation> {
+        let hires = &self.hires;
+        let mut found = hires.check((self.width, self.height), 8);
+        found.extend(
+            check_prompts(&hires.prompt, &hires.negative_prompt, self.prompt_templates).into_iter().map(
+                |mut violation| {
+                    violation.pointer.insert_str(0, "/hires");
+                    violation
+                },
+            ),
+        );
+        found
     }
 
     /// How strongly its prompts guide.
@@ -150,6 +196,15 @@ impl Default for Txt2Img {
             guidance_end: 1.0,
             memory: MemoryPolicy::default(),
             memory_limit: 0.0,
+            vae_tiling: VaeTiling::default(),
+            vae_tile: 512,
+            vae_overlap: 0.25,
+            decoder: Decoder::default(),
+            taesd: String::new(),
+            preview: Preview::default(),
+            preview_every: 1,
+            cfg_batch: CfgBatch::default(),
+            hires: Hires::default(),
         }
     }
 }
@@ -188,6 +243,10 @@ impl TaskParams for Txt2Img {
             return Err(violations);
         }
         let violations = check_embeddings(&self.embeddings);
+        if !violations.is_empty() {
+            return Err(violations);
+        }
+        let violations = self.check_hires();
         if !violations.is_empty() {
             return Err(violations);
         }

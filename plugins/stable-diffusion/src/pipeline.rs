@@ -1,5 +1,6 @@
 //! The networks of one model.
 
+use crate::decoding::{self, Pieces};
 use crate::error;
 use crate::files::Files;
 use crate::process::Process;
@@ -10,7 +11,7 @@ use atelier_models::{
 };
 use atelier_sdk::{Error, ErrorKind, Image, Result};
 use candle_core::{DType, Device, Tensor};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A Stable Diffusion model: text encoder, UNet, autoencoder and the process they were trained for. The networks are
@@ -25,6 +26,7 @@ pub struct Pipeline {
     dtype: DType,
     place: String,
     guess: Option<String>,
+    tiny: Option<PathBuf>,
 }
 
 /// The networks of a pipeline.
@@ -79,6 +81,7 @@ impl Pipeline {
             dtype,
             place: String::new(),
             guess,
+            tiny: files.tiny().map(Path::to_path_buf),
         };
         pipeline.check_fit()?;
         Ok(pipeline)
@@ -108,6 +111,7 @@ impl Pipeline {
             dtype,
             place: "made-up weights".into(),
             guess: None,
+            tiny: None,
         })
     }
 
@@ -159,6 +163,21 @@ impl Pipeline {
         };
         let first = unused.first()?;
         Some(format!("{} tensors of the model's files are not used, such as {first}", unused.len()))
+    }
+
+    /// Where the model's description says that its tiny autoencoder is.
+    pub fn tiny(&self) -> Option<&Path> {
+        self.tiny.as_deref()
+    }
+
+    /// The files of the networks' weights, each with the name of the network.
+    pub fn paths(&self) -> Vec<(&'static str, &Path)> {
+        let all = [
+            (self.text.name(), self.text.paths()),
+            (self.unet.name(), self.unet.paths()),
+            (self.vae.name(), self.vae.paths()),
+        ];
+        all.into_iter().flat_map(|(name, paths)| paths.iter().map(move |p| (name, p.as_path()))).collect()
     }
 
     /// What had to be guessed about the model.
@@ -226,12 +245,18 @@ impl Pipeline {
     ///
     /// # Errors
     /// The encoder failed, or gave something that is not a number.
-    pub fn encode_planes(&self, planes: &[f32], width: usize, height: usize) -> Result<Tensor> {
+    pub fn encode_planes(
+        &self,
+        planes: &[f32],
+        width: usize,
+        height: usize,
+        pieces: &Pieces,
+    ) -> Result<Tensor> {
         let failed = |e| error::model("cannot encode the image", e);
         let images = Tensor::from_slice(planes, (1, 3, height, width), &self.device)
             .map_err(error::tensor("giving an image to the encoder"))?;
         let vae = self.vae()?;
-        let latents = vae.scale(&vae.encode(&images).map_err(failed)?.mean).map_err(failed)?;
+        let latents = vae.scale(&pieces.encode(&vae, &images).map_err(failed)?.mean).map_err(failed)?;
         let values: Vec<f32> =
             latents.flatten_all().and_then(|t| t.to_vec1()).map_err(error::tensor("reading latents"))?;
         match values.iter().all(|v| v.is_finite()) {
@@ -256,29 +281,21 @@ impl Pipeline {
     ///
     /// # Errors
     /// The decoder failed, or gave something that is not a number.
-    pub fn decode(&self, latents: &[f32], shape: [usize; 4]) -> Result<Image> {
-        let planes = self.decode_planes(latents, shape)?;
-        let [_, _, height, width] =
-            planes.dims4().map(|(a, b, c, d)| [a, b, c, d]).map_err(error::tensor("decoding"))?;
-        let values = planes
-            .flatten_all()
-            .and_then(|t| t.to_vec1::<f32>())
-            .map_err(error::tensor("reading the decoded image"))?;
-        let side = |n: usize| u32::try_from(n).map_err(|_| Error::internal("an image side beyond 32 bits"));
-        Image::from_planes(side(width)?, side(height)?, &values)
+    pub fn decode(&self, latents: &[f32], shape: [usize; 4], pieces: &Pieces) -> Result<Image> {
+        decoding::image(&self.decode_planes(latents, shape, pieces)?)
     }
 
     /// Turns latents into pixels, (1, 3, height, width) in f32, about -1 to 1.
     ///
     /// # Errors
     /// The decoder failed.
-    pub fn decode_planes(&self, latents: &[f32], shape: [usize; 4]) -> Result<Tensor> {
+    pub fn decode_planes(&self, latents: &[f32], shape: [usize; 4], pieces: &Pieces) -> Result<Tensor> {
         let latents = Tensor::from_slice(latents, shape.to_vec(), &self.device)
             .map_err(error::tensor("giving latents to the decoder"))?;
         let failed = |e| error::model("cannot decode the image", e);
         let vae = self.vae()?;
         let unscaled = vae.unscale(&latents).map_err(failed)?;
-        vae.decode(&unscaled).map_err(failed)
+        pieces.decode(&vae, &unscaled).map_err(failed)
     }
 
     /// The tokenizer; made-up weights have none.

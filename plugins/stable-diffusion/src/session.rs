@@ -1,15 +1,18 @@
 //! A loaded model at work.
 
+use crate::decoding::{self, Decoder, Pieces, Tiny, VaeTiling};
 use crate::device;
 use crate::files::Files;
 use crate::guided::{Guided, Timesteps};
 use crate::memory::{self, Need, Residency};
 use crate::params::Txt2Img;
 use crate::pipeline::{Part, Pipeline};
+use crate::preview::{Colours, Painter, Preview, Previews};
 use crate::prompt::conditioning::Conditioning;
 use crate::prompt::drawn::Drawn;
 use crate::prompt::encode::Encoder;
 use crate::prompt::inversion;
+use crate::second::Second;
 use crate::start::{Blended, Start};
 use crate::variation::Seeds;
 use atelier_sdk::rng::NormalRng;
@@ -30,6 +33,9 @@ pub struct SdSession {
     residency: Residency,
     /// Networks whose unused tensors were told.
     told: RefCell<Vec<Part>>,
+    pieces: Pieces,
+    tiny: RefCell<Tiny>,
+    colours: RefCell<Option<Colours>>,
 }
 
 /// What the images of a request have in common.
@@ -38,6 +44,8 @@ pub(crate) struct Job<'a> {
     pub params: &'a Txt2Img,
     pub sigmas: &'a [f32],
     pub start: Option<&'a Start>,
+    /// A second pass, at a larger size.
+    pub second: Option<&'a Second>,
     /// What becomes of a decoded image.
     pub finish: &'a dyn Fn(atelier_sdk::Image) -> Result<atelier_sdk::Image>,
 }
@@ -49,15 +57,32 @@ pub(crate) fn for_inpainting() -> Error {
 impl SdSession {
     /// A session on a loaded pipeline.
     pub fn new(pipeline: Pipeline) -> Self {
-        Self { pipeline, residency: Residency::Resident, told: RefCell::default() }
+        Self {
+            pipeline,
+            residency: Residency::Resident,
+            told: RefCell::default(),
+            pieces: Pieces::Whole,
+            tiny: RefCell::default(),
+            colours: RefCell::default(),
+        }
     }
 
     /// Decides how the networks share the memory for images of this size, and loads them if all of them stay.
     pub(crate) fn settle(&mut self, params: &Txt2Img, source: bool, ctx: &mut dyn EngineCtx) -> Result<()> {
-        let need = Need::of(&self.pipeline, params, source);
         let held = Part::ALL.into_iter().filter(|part| self.pipeline.is_loaded(*part));
         let held: u64 = held.map(|part| self.pipeline.bytes(part)).sum();
         let free = memory::available(self.pipeline.device()).map(|free| free + held);
+        self.pieces = Pieces::of(params, self.pipeline.factor());
+        let mut need = Need::of(&self.pipeline, params, source, &self.pieces);
+        let limit = memory::limit(params.memory_limit, free);
+        if params.vae_tiling == VaeTiling::Auto && limit.is_some_and(|limit| need.decoding() > limit) {
+            self.pieces = Pieces::tiles(params);
+            need = Need::of(&self.pipeline, params, source, &self.pieces);
+            ctx.event(Event::Warning {
+                message: "the autoencoder works in tiles: whole images would take more memory than there is"
+                    .into(),
+            })?;
+        }
         let (residency, remark) = memory::choose(&need, params.memory, params.memory_limit, free)?;
         self.residency = residency;
         ctx.event(Event::Metric { name: "memory.estimate".into(), value: need.total(residency) as f64 })?;
@@ -71,6 +96,11 @@ impl SdSession {
                 Ok(())
             }
         }
+    }
+
+    /// How the autoencoder goes over the images of the request in work.
+    pub(crate) fn pieces(&self) -> Pieces {
+        self.pieces
     }
 
     /// Loads a network that is about to be used.
@@ -106,8 +136,9 @@ impl SdSession {
         let mut sampler = ctx.sampler(&params.sampler, &options(&params.sampler_options))?;
         let schedule = ctx.schedule(&params.schedule, &options(&params.schedule_options))?;
         let sigmas = self.sigmas(schedule.as_ref(), params, params.steps as usize)?;
+        let second = params.hires.is_on().then(|| self.second(params, &params.hires, ctx)).transpose()?;
         self.settle(params, false, ctx)?;
-        let job = Job { params, sigmas: &sigmas, start: None, finish: &Ok };
+        let job = Job { params, sigmas: &sigmas, start: None, second: second.as_ref(), finish: &Ok };
         self.images(&job, sampler.as_mut(), ctx)?;
         Ok(json!({"seconds": began.elapsed().as_secs_f64()}))
     }
@@ -121,6 +152,7 @@ impl SdSession {
     ) -> Result<()> {
         let numbers: Vec<u32> = (0..job.params.count).collect();
         let group = if self.residency == Residency::Staged { GROUP } else { 1 };
+        let painter = self.painter(job.params, ctx)?;
         self.ready(Part::Text, ctx)?;
         let embeddings = inversion::named(&self.pipeline, &job.params.embeddings, ctx)?;
         let mut encoder = Encoder::new(&self.pipeline, job.params.encoding()).with_embeddings(embeddings);
@@ -130,12 +162,15 @@ impl SdSession {
             self.ready(Part::Unet, ctx)?;
             let mut latents = Vec::new();
             for text in &texts {
-                latents.push(self.denoised(job, text, sampler, ctx)?);
+                latents.push(self.denoised(job, text, &text.conditioning, painter.as_ref(), sampler, ctx)?);
+            }
+            if let Some(second) = job.second {
+                latents = self.second_pass(job, second, &texts, latents, painter.as_ref(), ctx)?;
             }
             self.leave(Part::Unet);
             self.ready(Part::Vae, ctx)?;
             for (text, latents) in texts.iter().zip(latents) {
-                let image = self.decoded(job.params, &latents, ctx)?;
+                let image = self.decoded(job.second.map_or(job.params, |s| &s.params), &latents, ctx)?;
                 ctx.image((job.finish)(image)?, text.facts())?;
             }
             self.leave(Part::Vae);
@@ -172,10 +207,12 @@ impl SdSession {
     }
 
     /// Samples the latents of one image.
-    fn denoised(
+    pub(crate) fn denoised(
         &self,
         job: &Job<'_>,
         text: &Text,
+        conditioning: &Conditioning,
+        painter: Option<&Painter>,
         sampler: &mut dyn Sampler,
         ctx: &mut dyn EngineCtx,
     ) -> Result<Vec<f32>> {
@@ -193,10 +230,13 @@ impl SdSession {
         let extra = json!({"parameterization": "ve"});
         let run = Run { sigmas, shape, extra: &extra };
         let steps = sigmas.len() - 1;
-        let conditioning = text.conditioning.clone();
+        let conditioning = conditioning.clone();
         let guided =
             Guided::scheduled(&self.pipeline, conditioning, Timesteps::Levels, shape, steps, &mut rng, ctx)?;
-        let mut guided = guided.with_channels(start.and_then(|s| s.channels.clone()));
+        let every = params.preview_every as usize;
+        let previews = painter.map(|painter| Previews { painter, every, image: text.number });
+        let channels = start.and_then(|s| s.channels.clone());
+        let mut guided = guided.with_channels(channels).with_batch(params.cfg_batch).with_previews(previews);
         match start {
             Some(start) => {
                 sampler.sample(&run, &mut Blended { inner: &mut guided, start }, &mut x)?;
@@ -205,6 +245,33 @@ impl SdSession {
             None => sampler.sample(&run, &mut guided, &mut x)?,
         }
         Ok(x)
+    }
+
+    /// What makes the previews of a request; also finds the tiny autoencoder before anything is drawn.
+    fn painter(&self, params: &Txt2Img, ctx: &mut dyn EngineCtx) -> Result<Option<Painter>> {
+        let tiny = match Tiny::is_needed(params) {
+            true => Some(self.tiny.borrow_mut().get(params, &self.pipeline)?),
+            false => None,
+        };
+        if let Some(path) = self.tiny.borrow().path().filter(|path| tiny.is_some() && path.is_file()) {
+            ctx.event(Event::File { role: "taesd".into(), path: path.into() })?;
+        }
+        Ok(match params.preview {
+            Preview::Off => None,
+            Preview::Taesd => tiny.map(Painter::Taesd),
+            Preview::Rgb => Some(Painter::Rgb(self.colours(ctx)?)),
+        })
+    }
+
+    fn colours(&self, ctx: &mut dyn EngineCtx) -> Result<Colours> {
+        if let Some(known) = self.colours.borrow().clone().or(Colours::known(self.pipeline.vae_config())) {
+            return Ok(known);
+        }
+        self.ready(Part::Vae, ctx)?;
+        let fitted = Colours::fitted(&self.pipeline)?;
+        self.leave(Part::Vae);
+        *self.colours.borrow_mut() = Some(fitted.clone());
+        Ok(fitted)
     }
 
     fn decoded(
@@ -216,7 +283,13 @@ impl SdSession {
         let shape = self.pipeline.latent_shape(params.width, params.height);
         ctx.event(Event::Stage { stage: Stage::Decode })?;
         let began = Instant::now();
-        let image = atelier_ops::scope(|| self.pipeline.decode(latents, shape))?;
+        let image = atelier_ops::scope(|| match params.decoder {
+            Decoder::Vae => self.pipeline.decode(latents, shape, &self.pieces),
+            Decoder::Taesd => {
+                let tiny = self.tiny.borrow_mut().get(params, &self.pipeline)?;
+                decoding::decode_tiny(&tiny, &self.pipeline, latents, shape)
+            }
+        })?;
         let value = began.elapsed().as_secs_f64();
         ctx.event(Event::Metric { name: "seconds.decode".into(), value })?;
         Ok(image)
@@ -224,10 +297,14 @@ impl SdSession {
 }
 
 /// The prompts of one image.
-struct Text {
+pub(crate) struct Text {
+    /// Of the image, from 1.
+    number: usize,
     drawn: Drawn,
     seeds: Seeds,
     conditioning: Conditioning,
+    /// That of the second pass.
+    pub(crate) second: Option<Conditioning>,
 }
 
 impl Text {
@@ -256,7 +333,8 @@ fn texts(
         let (prompt, negative) = (&params.prompt, &params.negative_prompt);
         let drawn = Drawn::new(prompt, negative, params.prompt_templates, seeds.seed)?;
         let conditioning = encoder.conditioning(&drawn.prompt, &drawn.negative, params.strength(), steps)?;
-        Ok(Text { drawn, seeds, conditioning })
+        let second = job.second.map(|second| second.conditioning(&drawn, seeds.seed, encoder)).transpose()?;
+        Ok(Text { number: *i as usize + 1, drawn, seeds, conditioning, second })
     };
     numbers.iter().map(text).collect()
 }
@@ -295,22 +373,14 @@ pub fn load(request: &atelier_sdk::LoadRequest<'_>, ctx: &mut dyn EngineCtx) -> 
     if request.fake_weights {
         return Ok(Box::new(SdSession::new(fake(&model.key, dtype, &device)?)));
     }
-    let here = || format!("cannot load model `{}`", model.key);
-    let path = model
-        .path
-        .as_deref()
-        .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{}: it names no files", here())))?;
-    if !path.exists() {
-        return Err(Error::new(
-            ErrorKind::NotFound,
-            format!("{}: there is no folder or file {}", here(), path.display()),
-        )
-        .hint(format!("put a diffusers folder or a checkpoint there, from: {}", model.source)));
-    }
-    let place = format!("{} from {}", here(), path.display());
+    let path = model.weights()?;
+    let place = format!("cannot load model `{}` from {}", model.key, path.display());
     let pipeline = Files::of(model, path)
         .and_then(|files| Pipeline::new(&files, dtype, &device))
         .map_err(|e| e.context(place.clone()))?;
+    for (role, path) in pipeline.paths() {
+        ctx.event(Event::File { role: role.into(), path: path.into() })?;
+    }
     if let Some(guess) = pipeline.guess() {
         ctx.event(Event::Warning { message: guess.into() })?;
     }

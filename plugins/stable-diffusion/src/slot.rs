@@ -4,6 +4,7 @@ use crate::files;
 use atelier_models::{Network, Prepared};
 use atelier_sdk::Result;
 use candle_core::{DType, Device};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// One network of a model: loaded when it is first asked for, and again after it was released.
@@ -36,6 +37,16 @@ impl<M: Network> Slot<M> {
     /// Memory its weights take when it is loaded, in bytes; 0 where that is not known.
     pub fn bytes(&self) -> u64 {
         self.prepared.bytes(self.dtype)
+    }
+
+    /// What its folder is called.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The files of its weights.
+    pub fn paths(&self) -> &[PathBuf] {
+        self.prepared.tensors().paths()
     }
 
     /// Whether it is in memory.

@@ -2,7 +2,7 @@
 
 use crate::engine::EngineCtx;
 use crate::error::{Error, Result};
-use crate::event::Event;
+use crate::event::{Event, PreviewOf};
 use crate::guard::guard;
 use crate::image::{Image, PixelFormat};
 use crate::library::{SamplerShim, ScheduleShim};
@@ -130,6 +130,10 @@ impl EngineCtxAbi for OfferedEngineCtx<'_> {
     fn output(&mut self, meta: RStr<'_>, bytes: RSlice<'_, u8>) -> RResult<(), AbiError> {
         enter("output", || {
             let meta: Value = parse("the description of an output", &meta)?;
+            if meta["kind"] == "preview" {
+                let image = blob_image(meta.clone(), bytes.to_vec())?;
+                return self.0.preview(image, parse("what a preview shows", &meta["of"].to_string())?);
+            }
             if meta["kind"] != "image" {
                 return Err(Error::new(
                     crate::ErrorKind::Unsupported,
@@ -208,5 +212,15 @@ impl EngineCtx for UsedEngineCtx<'_> {
         let meta =
             json!({"kind": "image", "width": width, "height": height, "format": format, "facts": facts});
         self.0.output(meta.to_string().as_str().into(), image.data().into()).into_result().map_err(from_abi)
+    }
+    fn preview(&mut self, image: Image, of: PreviewOf) -> Result<()> {
+        let (width, height, format) = (image.width(), image.height(), image.format());
+        let meta = json!({"kind": "preview", "width": width, "height": height, "format": format, "of": of});
+        let sent = self.0.output(meta.to_string().as_str().into(), image.data().into()).into_result();
+        match sent.map_err(from_abi) {
+            // An atelier from before there were previews; nothing depends on them.
+            Err(e) if e.kind() == crate::ErrorKind::Unsupported => Ok(()),
+            other => other,
+        }
     }
 }

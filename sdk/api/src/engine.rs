@@ -1,7 +1,7 @@
 //! Engines: code that performs tasks with a model.
 
 use crate::error::{Error, Result};
-use crate::event::Event;
+use crate::event::{Event, PreviewOf};
 use crate::image::Image;
 use crate::model::ModelSpec;
 use crate::params::{PlanCtx, TaskParams, Violation, plan_json, schema_json};
@@ -162,6 +162,15 @@ pub trait EngineCtx {
     /// # Errors
     /// The image could not be kept; the run should end.
     fn image(&mut self, image: Image, facts: Value) -> Result<()>;
+
+    /// Shows what an image looks like so far. Nothing depends on it: whoever has no use for previews leaves this as it
+    /// is.
+    ///
+    /// # Errors
+    /// The preview could not be kept, or [`crate::ErrorKind::Cancelled`]: return it.
+    fn preview(&mut self, _image: Image, _of: PreviewOf) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// An engine: loads models.

@@ -17,6 +17,17 @@ pub enum Stage {
     Decode,
 }
 
+/// What a preview shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreviewOf {
+    /// Number of the image within the run, from 1.
+    pub image: usize,
+    /// Steps done, from 1.
+    pub step: usize,
+    /// Steps in all.
+    pub steps: usize,
+}
+
 /// An event of a run, one line of `events.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -35,6 +46,13 @@ pub enum Event {
         steps: usize,
         /// Wall time of this step.
         seconds: f64,
+    },
+    /// A file of the model is in use: its digest joins the metadata.
+    File {
+        /// What it is for: `unet`, `vae`, ...
+        role: String,
+        /// Where it is.
+        path: std::path::PathBuf,
     },
     /// So much of a long work is done.
     Progress {

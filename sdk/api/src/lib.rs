@@ -37,7 +37,7 @@ mod library;
 
 pub use engine::{Device, Dtype, Engine, EngineCtx, EngineInfo, EngineReg, EngineTask, LoadRequest, Session};
 pub use error::{Error, ErrorKind, Result, ResultExt};
-pub use event::{Event, Stage};
+pub use event::{Event, PreviewOf, Stage};
 pub use guard::guard;
 pub use image::{Image, PixelFormat};
 pub use model::{ModelReg, ModelSpec};

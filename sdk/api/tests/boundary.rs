@@ -4,7 +4,7 @@
 use atelier_sdk::remote::RemoteLibrary;
 use atelier_sdk::{
     Engine, EngineCtx, EngineInfo, EngineReg, EngineTask, Error, ErrorKind, Event, Image, LoadRequest,
-    ModelSpec, NoiseLevels, PixelFormat, PlanCtx, Result, Run, SampleCtx, Sampler, SamplerInfo,
+    ModelSpec, NoiseLevels, PixelFormat, PlanCtx, PreviewOf, Result, Run, SampleCtx, Sampler, SamplerInfo,
     SamplerPlugin, Schedule, ScheduleInfo, SchedulePlugin, Session, Stage, Step, StepPlugin, TaskInfo,
     TaskParams, Violation,
 };
@@ -144,6 +144,7 @@ impl Session for TestSession {
             &mut Zero::default(),
             &mut x,
         )?;
+        ctx.preview(image.clone(), PreviewOf { image: 1, step: 2, steps: 3 })?;
         ctx.image(image, json!({"bytes": bytes}))?;
         Ok(json!({"task": task, "model": self.0, "sigmas": sigmas, "x": x, "cancelled": ctx.cancelled()}))
     }
@@ -211,6 +212,9 @@ fn sample(sampler: &mut dyn Sampler, ctx: &mut Zero, start: f32) -> Result<Vec<f
 struct Host {
     events: Vec<Event>,
     images: Vec<(Image, Value)>,
+    previews: Vec<(Image, PreviewOf)>,
+    /// Answers as one that knows no previews.
+    old: bool,
 }
 
 impl EngineCtx for Host {
@@ -237,6 +241,13 @@ impl EngineCtx for Host {
     }
     fn image(&mut self, image: Image, facts: Value) -> Result<()> {
         self.images.push((image, facts));
+        Ok(())
+    }
+    fn preview(&mut self, image: Image, of: PreviewOf) -> Result<()> {
+        if self.old {
+            return Err(Error::new(ErrorKind::Unsupported, "an output of kind \"preview\""));
+        }
+        self.previews.push((image, of));
         Ok(())
     }
 }
@@ -338,6 +349,10 @@ fn an_engine_plans_loads_and_runs_across() {
     assert_eq!(host.events, [Event::Stage { stage: Stage::Load }]);
     assert_eq!(host.images[0].0.data(), [1, 2, 3, 4, 5, 6]);
     assert_eq!(host.images[0].1, json!({"bytes": [7, 8]}));
+    assert_eq!(host.previews, [(host.images[0].0.clone(), PreviewOf { image: 1, step: 2, steps: 3 })]);
+    let mut old = Host { old: true, ..Host::default() };
+    session.run("test-task", &plan, &mut old).unwrap();
+    assert_eq!((old.images.len(), old.previews.len()), (1, 0));
 
     request.model = None;
     let e: Error = engine.load(&request, &mut host).err().unwrap();

@@ -1,6 +1,6 @@
 //! The layers the networks are made of, each with the weights it has in a checkpoint.
 
-use atelier_ops::{Conv2dSpec, conv2d, group_norm, group_norm_silu, layer_norm, linear};
+use atelier_ops::{Conv2dSpec, conv2d, group_moments, group_norm, group_norm_silu, layer_norm, linear, silu};
 use atelier_weights::{Result, Source};
 use candle_core::{DType, Device, Tensor};
 
@@ -74,6 +74,24 @@ impl Conv2d {
         Ok(Self { weight, bias: source.get(&[outputs], "bias")?, spec })
     }
 
+    /// Without a bias. Errors: missing or misshapen tensors.
+    pub(crate) fn without_bias(
+        source: &Source,
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        spec: Conv2dSpec,
+    ) -> Result<Self> {
+        let weight = source.get(&[outputs, inputs, kernel, kernel], "weight")?;
+        let bias = Tensor::zeros(outputs, weight.dtype(), weight.device());
+        let bias = bias.map_err(|e| atelier_weights::Error::Tensor {
+            place: "a convolution without bias".into(),
+            tensor: source.path().into(),
+            source: Box::new(e),
+        })?;
+        Ok(Self { weight, bias, spec })
+    }
+
     /// An odd kernel that keeps the size of the image. Errors: missing or misshapen tensors.
     pub fn same(source: &Source, inputs: usize, outputs: usize, kernel: usize) -> Result<Self> {
         Self::new(source, inputs, outputs, kernel, Conv2dSpec::padded(kernel / 2))
@@ -111,6 +129,25 @@ impl GroupNorm {
     /// The SiLU of [`Self::forward`].
     pub fn forward_silu(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         group_norm_silu(x, &self.weight, &self.bias, self.groups, self.eps)
+    }
+
+    /// Mean and variance of each group of each image of `x` (B, C, ...): B * groups pairs.
+    pub(crate) fn moments(&self, x: &Tensor) -> candle_core::Result<Vec<[f64; 2]>> {
+        group_moments(x, self.groups)
+    }
+
+    /// [`Self::forward_silu`] of a part of an image, `x` (B, C, h, w), whose whole has these moments.
+    pub(crate) fn forward_silu_as(&self, x: &Tensor, moments: &[[f64; 2]]) -> candle_core::Result<Tensor> {
+        let (batch, channels, ..) = x.dims4()?;
+        let per = channels / self.groups;
+        let spread = |f: &dyn Fn(&[f64; 2]) -> f64| -> candle_core::Result<Tensor> {
+            let values: Vec<f32> = moments.iter().flat_map(|m| vec![f(m) as f32; per]).collect();
+            Tensor::from_vec(values, (batch, channels, 1, 1), x.device())?.to_dtype(x.dtype())
+        };
+        let own = |t: &Tensor| t.to_dtype(x.dtype())?.reshape((1, channels, 1, 1));
+        let scale = spread(&|m| 1.0 / (m[1] + self.eps).sqrt())?.broadcast_mul(&own(&self.weight)?)?;
+        let shift = own(&self.bias)?.broadcast_sub(&(spread(&|m| m[0])? * &scale)?)?;
+        silu(&x.broadcast_mul(&scale)?.broadcast_add(&shift)?)
     }
 }
 

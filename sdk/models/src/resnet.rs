@@ -7,10 +7,10 @@ use candle_core::{D, Tensor};
 /// Two normalised convolutions beside a shortcut (He et al. 2016), with the time embedding added between them.
 #[derive(Clone, Debug)]
 pub(crate) struct ResnetBlock {
-    norm1: GroupNorm,
+    pub(crate) norm1: GroupNorm,
     conv1: Conv2d,
     time_emb_proj: Option<Linear>,
-    norm2: GroupNorm,
+    pub(crate) norm2: GroupNorm,
     conv2: Conv2d,
     conv_shortcut: Option<Conv2d>,
     /// The sum of both paths is divided by this.
@@ -44,12 +44,27 @@ impl ResnetBlock {
 
     /// `x` (B, inputs, H, W), `time` (B, time channels), already through SiLU; the result is (B, outputs, H, W).
     pub(crate) fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> candle_core::Result<Tensor> {
-        let mut h = self.conv1.forward(&self.norm1.forward_silu(x)?)?;
-        if let (Some(proj), Some(time)) = (&self.time_emb_proj, time) {
-            let shift = proj.forward(time)?.unsqueeze(D::Minus1)?.unsqueeze(D::Minus1)?;
-            h = h.broadcast_add(&shift)?;
+        // Of large images each of these is hundreds of megabytes: none is kept longer than it is needed.
+        let normed = self.norm2.forward_silu(&self.first(self.norm1.forward_silu(x)?, time)?)?;
+        self.second(x, normed)
+    }
+
+    /// The first half: from what the first norm and its activation give to what the second norm takes.
+    pub(crate) fn first(&self, normed: Tensor, time: Option<&Tensor>) -> candle_core::Result<Tensor> {
+        let h = self.conv1.forward(&normed)?;
+        drop(normed);
+        match (&self.time_emb_proj, time) {
+            (Some(proj), Some(time)) => {
+                h.broadcast_add(&proj.forward(time)?.unsqueeze(D::Minus1)?.unsqueeze(D::Minus1)?)
+            }
+            _ => Ok(h),
         }
-        let h = self.conv2.forward(&self.norm2.forward_silu(&h)?)?;
+    }
+
+    /// The second half: from the block's input and what the second norm and its activation give to the result.
+    pub(crate) fn second(&self, x: &Tensor, normed: Tensor) -> candle_core::Result<Tensor> {
+        let h = self.conv2.forward(&normed)?;
+        drop(normed);
         let sum = match &self.conv_shortcut {
             Some(conv) => (conv.forward(x)? + h)?,
             None => (x + h)?,

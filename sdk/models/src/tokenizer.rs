@@ -48,6 +48,20 @@ pub enum Padding {
     Zero,
 }
 
+/// The special tokens and the vocabulary of CLIP.
+fn clip_tables(padding: Padding, merges: &[(String, String)]) -> (Special, BTreeMap<String, u32>) {
+    let (bos, eos) = ("<|startoftext|>", "<|endoftext|>");
+    let pad = if padding == Padding::End { eos } else { "!" };
+    let special = Special { bos: bos.into(), eos: eos.into(), pad: pad.into(), max_length: POSITIONS };
+    let symbols = byte_symbols();
+    let ends = symbols.iter().map(|c| format!("{c}</w>"));
+    let pairs = merges.iter().map(|(a, b)| format!("{a}{b}"));
+    let tokens = symbols.iter().map(char::to_string).chain(ends).chain(pairs);
+    let tokens = tokens.chain([special.bos.clone(), special.eos.clone()]);
+    let vocab = (0..).zip(tokens).map(|(id, token)| (token, id)).collect();
+    (special, vocab)
+}
+
 impl ClipTokenizer {
     /// Reads the folder of a tokenizer: `tokenizer.json`, or `vocab.json` and `merges.txt`, and beside them
     /// `tokenizer_config.json` and `special_tokens_map.json` for the special tokens and the maximal length, if there.
@@ -62,21 +76,37 @@ impl ClipTokenizer {
         Self::finish(tokenizer, special, folder)
     }
 
+    /// The files that a folder has of the tokenizer of every released Stable Diffusion: names and contents.
+    ///
+    /// Errors: never in practice; its tables are part of the program.
+    pub fn clip_files(padding: Padding) -> Result<Vec<(&'static str, String)>> {
+        let place = Path::new("the tokenizer of CLIP");
+        let (special, vocab) = clip_tables(padding, &merges(CLIP_MERGES, place)?);
+        let mut by_id: Vec<(&String, &u32)> = vocab.iter().collect();
+        by_id.sort_by_key(|(_, id)| **id);
+        let vocab: serde_json::Map<String, Value> =
+            by_id.into_iter().map(|(t, id)| (t.clone(), json!(id))).collect();
+        let (bos, eos, pad) = (&special.bos, &special.eos, &special.pad);
+        let config = json!({
+            "add_prefix_space": false, "bos_token": bos, "do_lower_case": true, "eos_token": eos, "errors": "replace",
+            "model_max_length": POSITIONS, "pad_token": pad, "tokenizer_class": "CLIPTokenizer", "unk_token": eos,
+        });
+        let map = json!({"bos_token": bos, "eos_token": eos, "pad_token": pad, "unk_token": eos});
+        Ok(vec![
+            ("vocab.json", Value::Object(vocab).to_string()),
+            ("merges.txt", CLIP_MERGES.to_string()),
+            ("tokenizer_config.json", format!("{config:#}")),
+            ("special_tokens_map.json", format!("{map:#}")),
+        ])
+    }
+
     /// The tokenizer of every released Stable Diffusion, for files that have none.
     ///
     /// Errors: never in practice; its tables are part of the program.
     pub fn clip(padding: Padding) -> Result<Self> {
         let place = Path::new("the tokenizer of CLIP");
-        let (bos, eos) = ("<|startoftext|>", "<|endoftext|>");
-        let pad = if padding == Padding::End { eos } else { "!" };
-        let special = Special { bos: bos.into(), eos: eos.into(), pad: pad.into(), max_length: POSITIONS };
         let merges = merges(CLIP_MERGES, place)?;
-        let symbols = byte_symbols();
-        let ends = symbols.iter().map(|c| format!("{c}</w>"));
-        let pairs = merges.iter().map(|(a, b)| format!("{a}{b}"));
-        let tokens = symbols.iter().map(char::to_string).chain(ends).chain(pairs);
-        let tokens = tokens.chain([special.bos.clone(), special.eos.clone()]);
-        let vocab = (0..).zip(tokens).map(|(id, token)| (token, id)).collect();
+        let (special, vocab) = clip_tables(padding, &merges);
         let tokenizer = from_tables(&vocab, &merges, &special, place)?;
         Self::finish(tokenizer, special, place)
     }

@@ -26,6 +26,6 @@ pub use attention::attention;
 pub use composed::softmax;
 pub use conv::{Conv2dSpec, Padding, conv2d};
 pub use linear::linear;
-pub use norm::{group_norm, group_norm_silu, layer_norm};
+pub use norm::{group_moments, group_norm, group_norm_silu, layer_norm};
 pub use scope::scope;
 pub use upsample::upsample_nearest;

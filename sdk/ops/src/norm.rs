@@ -4,7 +4,7 @@ use crate::activation::silu_slope;
 use crate::composed;
 use crate::host::{self, Shared};
 use crate::simd::{LANES, multiversion, sigmoid, sum, sum_of_squares, total};
-use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Device, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 /// Group normalisation (Wu and He 2018).
@@ -39,6 +39,33 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     let layout =
         Normalised { channels, channels_per_group: channels, plane: 1, eps: eps as f32, silu: false };
     host::prepare(x)?.apply_op3(&host::prepare(weight)?, &host::prepare(bias)?, layout)?.to_dtype(x.dtype())
+}
+
+/// Mean and (biased) variance of each group of channels of each image, as [`group_norm`] would take them: of `x`
+/// (B, C, ...), B * groups pairs. A measurement: no gradient goes through it.
+pub fn group_moments(x: &Tensor, groups: usize) -> Result<Vec<[f64; 2]>> {
+    let channels = if x.rank() < 2 { 0 } else { x.dim(1)? };
+    if groups == 0 || channels == 0 || channels % groups != 0 || x.elem_count() == 0 {
+        bail!("group_moments: {groups} groups of {:?}", x.shape())
+    }
+    let len = x.elem_count() / (x.dim(0)? * groups);
+    if host::is_native(x) {
+        return host::with(x, "group_moments", |x| Ok(x.par_chunks(len).map(moments).collect()));
+    }
+    let x = x.detach().contiguous()?.reshape((x.dim(0)? * groups, len))?;
+    let mean = x.mean_keepdim(1)?;
+    let variance = x.broadcast_sub(&mean)?.sqr()?.mean(1)?;
+    let host = |t: Tensor| t.to_dtype(DType::F64)?.to_device(&Device::Cpu)?.to_vec1::<f64>();
+    let mean = host(mean.squeeze(1)?.to_dtype(DType::F32)?)?;
+    Ok(mean.into_iter().zip(host(variance.to_dtype(DType::F32)?)?).map(|(m, v)| [m, v]).collect())
+}
+
+fn moments(group: &[f32]) -> [f64; 2] {
+    let n = group.len() as f64;
+    // Per-plane partial sums in f64: a group can have a million elements.
+    let mean = chunks(group).map(|c| f64::from(sum(c))).sum::<f64>() / n;
+    let variance = chunks(group).map(|c| f64::from(sum_of_squares(c, mean as f32))).sum::<f64>() / n;
+    [mean, variance]
 }
 
 fn grouped(
@@ -99,10 +126,7 @@ impl Normalised {
 
     /// Mean and reciprocal deviation.
     fn statistics(&self, group: &[f32]) -> (f32, f32) {
-        let n = group.len() as f64;
-        // Per-plane partial sums in f64: a group can have a million elements.
-        let mean = chunks(group).map(|c| f64::from(sum(c))).sum::<f64>() / n;
-        let variance = chunks(group).map(|c| f64::from(sum_of_squares(c, mean as f32))).sum::<f64>() / n;
+        let [mean, variance] = moments(group);
         (mean as f32, (1.0 / (variance + f64::from(self.eps)).sqrt()) as f32)
     }
 
@@ -335,6 +359,18 @@ mod tests {
             agrees_with_f64(&inputs, 2e-5, |t| layer_norm(&t[0], &t[1], &t[2], 1e-5));
             check(&inputs, |t| layer_norm(&t[0], &t[1], &t[2], 1e-5));
         }
+    }
+
+    #[test]
+    fn moments_of_groups_are_the_same_on_either_path() {
+        let x = ((pseudo_normal(1, (2, 6, 5, 7), 2.0) + 100.0).unwrap() * 1.5).unwrap();
+        let ours = group_moments(&x, 3).unwrap();
+        let composed = group_moments(&x.to_dtype(DType::F64).unwrap(), 3).unwrap();
+        assert_eq!(ours.len(), 6);
+        for (a, b) in ours.iter().zip(&composed) {
+            assert!((a[0] - b[0]).abs() < 1e-4 && (a[1] - b[1]).abs() < 1e-3 * b[1], "{a:?} {b:?}");
+        }
+        assert!(group_moments(&x, 4).is_err());
     }
 
     #[test]

@@ -47,6 +47,18 @@ pub(crate) fn tensor(
     tensor.to_dtype(dtype)?.to_device(device)
 }
 
+/// The elements of a tensor of floats, little-endian.
+pub(crate) fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
+    let flat = tensor.flatten_all()?;
+    Ok(match tensor.dtype() {
+        DType::F16 => flat.to_vec1::<f16>()?.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::BF16 => flat.to_vec1::<bf16>()?.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::F32 => flat.to_vec1::<f32>()?.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::F64 => flat.to_vec1::<f64>()?.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        other => bail!("{other:?} is not a weight's data type"),
+    })
+}
+
 /// The elements of a view, `size` bytes each, one after the other. The view lies in `bytes`.
 pub(crate) fn gathered(bytes: &[u8], size: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
     let count: usize = shape.iter().product();

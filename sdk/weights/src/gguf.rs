@@ -7,13 +7,16 @@ use crate::error::{Error, Result};
 use crate::header::{StoredDtype, TensorInfo};
 use crate::weights::{Codec, Found};
 use candle_core::quantized::GgmlDType;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// More tensors, remarks and dimensions than any image model has.
 const MAX_TENSORS: u64 = 100_000;
 const MAX_REMARKS: u64 = 100_000;
 const MAX_DIMENSIONS: u32 = 4;
+/// The kind of a text, and the longest that is kept.
+const TEXT: u32 = 8;
+const MAX_TEXT: usize = 64 << 10;
 /// ComfyUI-GGUF writes kernels as matrices, so that blocks fit, and their shapes under this name.
 const ORIGINAL_SHAPE: &str = "comfy.gguf.orig_shape.";
 
@@ -55,7 +58,7 @@ fn format(number: u32) -> Option<(StoredDtype, Codec, u64, u64)> {
 /// The tensors of `file`; `path` is for messages.
 ///
 /// Errors: cut off, lengths that lie, another version, formats that are not known.
-pub(crate) fn read(file: &[u8], path: &Path) -> Result<Vec<Found>> {
+pub(crate) fn read(file: &[u8], path: &Path) -> Result<(Vec<Found>, BTreeMap<String, String>)> {
     let mut reader = Reader { file, at: 4, path };
     let version = reader.u32()?;
     if !(2..=3).contains(&version) {
@@ -85,13 +88,15 @@ pub(crate) fn read(file: &[u8], path: &Path) -> Result<Vec<Found>> {
             return Err(Error::DuplicateTensor { path: path.into(), tensor: name });
         }
     }
-    Ok(found.into_iter().map(|(name, (info, codec))| (name, info, codec)).collect())
+    Ok((found.into_iter().map(|(name, (info, codec))| (name, info, codec)).collect(), remarks.texts))
 }
 
 /// What the file says besides tensors, as far as it matters.
 struct Remarks {
     alignment: usize,
     shapes: HashMap<String, Vec<usize>>,
+    /// Those that are short texts, such as the architecture.
+    texts: BTreeMap<String, String>,
 }
 
 struct Described {
@@ -169,9 +174,16 @@ impl<'a> Reader<'a> {
     }
 
     fn remarks(&mut self, count: u64) -> Result<Remarks> {
-        let mut remarks = Remarks { alignment: 32, shapes: HashMap::new() };
+        let mut remarks = Remarks { alignment: 32, shapes: HashMap::new(), texts: BTreeMap::new() };
         for _ in 0..count {
             let (key, kind) = (self.text()?, self.u32()?);
+            if kind == TEXT {
+                let text = self.text()?;
+                if text.len() <= MAX_TEXT {
+                    remarks.texts.insert(key, text);
+                }
+                continue;
+            }
             let numbers = self.value(kind)?;
             match (key.strip_prefix(ORIGINAL_SHAPE), numbers.as_slice()) {
                 (Some(name), [_, ..]) if numbers.len() <= MAX_DIMENSIONS as usize => {

@@ -59,6 +59,33 @@ impl StoredDtype {
         })
     }
 
+    /// Its name in a safetensors header; none for blocks, which such files do not have.
+    pub fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Bool => "BOOL",
+            Self::U8 => "U8",
+            Self::I8 => "I8",
+            Self::F8E4M3 => "F8_E4M3",
+            Self::F8E5M2 => "F8_E5M2",
+            Self::U16 => "U16",
+            Self::I16 => "I16",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+            Self::U32 => "U32",
+            Self::I32 => "I32",
+            Self::F32 => "F32",
+            Self::U64 => "U64",
+            Self::I64 => "I64",
+            Self::F64 => "F64",
+            Self::Quantized => return None,
+        })
+    }
+
+    /// Whether a weight can have it that is not quantised.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
+    }
+
     /// Bytes of one element; 1 for blocks, whose length only the range of their bytes says.
     pub fn size(self) -> u64 {
         match self {

@@ -16,8 +16,9 @@ mod header;
 mod source;
 mod torch;
 mod weights;
+mod writer;
 
-pub use checkpoint::{Checkpoint, CheckpointPart, Kind};
+pub use checkpoint::{Checkpoint, CheckpointPart, Kind, Network, ldm_name};
 pub use component::Component;
 pub use config::ConfigFile;
 pub use error::{Error, Result};
@@ -25,3 +26,4 @@ pub use folder::{ComponentFolder, DiffusersFolder};
 pub use header::{Header, StoredDtype, TensorInfo};
 pub use source::{Provider, Source, fake};
 pub use weights::Weights;
+pub use writer::{Outline, write_safetensors};

@@ -6,6 +6,7 @@ use crate::weights::Weights;
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Something that has tensors by name.
@@ -19,6 +20,11 @@ pub trait Provider: Send + Sync {
     /// The names that were never asked for, sorted, but for those known to be of no use.
     fn unused(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// The files that hold them.
+    fn paths(&self) -> &[PathBuf] {
+        &[]
     }
 
     /// Elements of all tensors together; 0 where that is not known.

@@ -54,6 +54,7 @@ impl std::ops::Deref for Content {
 /// Which of the three a file is, its first bytes say, not its name.
 pub struct Weights {
     place: String,
+    paths: Vec<PathBuf>,
     files: Vec<Content>,
     tensors: BTreeMap<String, Entry>,
     metadata: BTreeMap<String, String>,
@@ -95,8 +96,8 @@ impl Weights {
     }
 
     fn none(place: String) -> Self {
-        let (files, tensors, metadata) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Self { place, files, tensors, metadata, used: Mutex::default() }
+        let (tensors, metadata) = (BTreeMap::new(), BTreeMap::new());
+        Self { place, paths: Vec::new(), files: Vec::new(), tensors, metadata, used: Mutex::default() }
     }
 
     fn add(&mut self, path: &Path) -> Result<()> {
@@ -108,7 +109,9 @@ impl Weights {
         // SAFETY: the map is read-only. Another process that shortens the file while we read it would stop this one;
         // that is the price of mapping, and it is what every loader of this format pays.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        self.take(Content::Map(map), path)
+        self.take(Content::Map(map), path)?;
+        self.paths.push(path.into());
+        Ok(())
     }
 
     fn take(&mut self, content: Content, path: &Path) -> Result<()> {
@@ -127,7 +130,9 @@ impl Weights {
             return torch::read(file, path);
         }
         if gguf::is_gguf(file) {
-            return gguf::read(file, path);
+            let (found, remarks) = gguf::read(file, path)?;
+            self.metadata.extend(remarks);
+            return Ok(found);
         }
         if torch::is_old(file) {
             return Err(Error::OldTorch { path: path.into() });
@@ -142,6 +147,11 @@ impl Weights {
         &self.place
     }
 
+    /// The files.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
     /// The names of all tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
@@ -150,6 +160,68 @@ impl Weights {
     /// Shape and stored type of a tensor.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.get(name).map(|entry| &entry.info)
+    }
+
+    /// What the elements of a tensor are, as its file calls it: `F16`, `Q4_0`.
+    pub fn format(&self, name: &str) -> Option<String> {
+        let entry = self.tensors.get(name)?;
+        Some(match (&entry.codec, entry.info.dtype.name()) {
+            (Codec::Blocks(format), _) => format!("{format:?}"),
+            (_, name) => name.unwrap_or("unknown").into(),
+        })
+    }
+
+    /// What a tensor would be stored as if weights were wanted in `dtype`: what is no weight stays what it is, and
+    /// blocks, which only their own files have, become 32-bit floats.
+    pub fn stored_as(&self, name: &str, dtype: Option<StoredDtype>) -> Option<StoredDtype> {
+        let own = self.tensors.get(name)?.info.dtype;
+        Some(match (own, dtype) {
+            (StoredDtype::Quantized, None) => StoredDtype::F32,
+            (own, Some(dtype)) if own.is_float() || own == StoredDtype::Quantized => dtype,
+            (own, _) => own,
+        })
+    }
+
+    /// The elements of a tensor in order, little-endian, as [`Self::stored_as`] says: the very bytes of the file where
+    /// that changes nothing.
+    ///
+    /// Errors: no such tensor; those of [`Self::get`] where it has to be converted.
+    pub fn encoded(&self, name: &str, dtype: Option<StoredDtype>) -> Result<Vec<u8>> {
+        let entry = self.tensors.get(name);
+        let (Some(Entry { file, info, codec }), Some(wanted)) = (entry, self.stored_as(name, dtype)) else {
+            return Err(Error::MissingTensor {
+                place: self.place.clone(),
+                tensor: name.into(),
+                nearest: self.nearest(name),
+            });
+        };
+        if wanted == info.dtype {
+            let map = &self.files[*file];
+            let bytes = &map[info.bytes.clone()];
+            let out = match codec {
+                Codec::Strided(strides) => {
+                    convert::gathered(bytes, info.dtype.size() as usize, &info.shape, strides)
+                }
+                _ => bytes.to_vec(),
+            };
+            if let Content::Map(map) = map {
+                release(map, info);
+            }
+            self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+            return Ok(out);
+        }
+        let failed = |source| Error::Tensor {
+            place: self.place.clone(),
+            tensor: name.into(),
+            source: Box::new(source),
+        };
+        let dtype = match wanted {
+            StoredDtype::F16 => DType::F16,
+            StoredDtype::BF16 => DType::BF16,
+            StoredDtype::F64 => DType::F64,
+            _ => DType::F32,
+        };
+        convert::bytes(&self.get(name, &info.shape, dtype, &Device::Cpu)?).map_err(failed)
     }
 
     /// The remarks of the files' headers.
@@ -224,6 +296,10 @@ impl Provider for Weights {
 
     fn unused(&self) -> Vec<String> {
         Weights::unused(self)
+    }
+
+    fn paths(&self) -> &[PathBuf] {
+        &self.paths
     }
 
     fn elements(&self) -> u64 {

@@ -2,7 +2,7 @@
 
 use super::records::{self, FIRST_ID, Product};
 use super::{draw, jpeg};
-use crate::images::{Rgb, png_file, resize};
+use crate::images::{png_file, resize};
 use atelier_sdk::files::write_atomic;
 use atelier_sdk::{Result, ResultExt};
 use std::path::Path;
@@ -235,7 +235,7 @@ fn turned(jpeg: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::images::load;
+    use crate::images::{Rgb, load};
 
     #[test]
     fn the_bomb_is_small_and_the_turned_photo_turns() {

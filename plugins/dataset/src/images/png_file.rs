@@ -2,7 +2,7 @@
 //! continued where it stopped.
 
 use super::Rgb;
-use atelier_sdk::{Error, ErrorKind, Result, ResultExt};
+use atelier_sdk::{Result, ResultExt};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -38,17 +38,6 @@ pub fn key(path: &Path) -> Option<String> {
     texts.iter().find(|t| t.keyword == KEY).map(|t| t.text.clone())
 }
 
-/// Reads a PNG of a prepared set.
-///
-/// # Errors
-/// It is missing or damaged.
-pub fn read(path: &Path) -> Result<Rgb> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(format!("cannot read {}", path.display()), e))?;
-    let photo = super::load::decode(&bytes, 64.0)
-        .map_err(|r| Error::new(ErrorKind::Corrupt, format!("{}: {}", path.display(), r.reason)))?;
-    Ok(photo.pixels)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,10 +49,11 @@ mod tests {
         let image = Rgb { width: 3, height: 2, data: (0..18).map(|v| v * 13).collect() };
         std::fs::write(&path, encode(&image, Some("abc")).unwrap()).unwrap();
         assert_eq!(key(&path).as_deref(), Some("abc"));
-        assert_eq!(read(&path).unwrap(), image);
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(crate::images::load::decode(&bytes, 1.0).unwrap().pixels, image);
         std::fs::write(&path, encode(&image, None).unwrap()).unwrap();
         assert_eq!(key(&path), None);
         std::fs::write(&path, "not a png").unwrap();
-        assert!(key(&path).is_none() && read(&path).is_err());
+        assert_eq!(key(&path), None);
     }
 }

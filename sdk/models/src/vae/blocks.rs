@@ -1,6 +1,7 @@
 //! Encoder and decoder of an autoencoder.
 
 use super::config::VaeConfig;
+use super::tiles::Stage;
 use crate::layers::{Conv2d, GroupNorm, Linear, to_image, to_tokens};
 use crate::resample::{Downsample, Upsample};
 use crate::resnet::{ResnetBlock, ResnetSettings};
@@ -62,17 +63,24 @@ impl Encoder {
         })
     }
 
-    pub(super) fn forward(&self, image: &Tensor) -> candle_core::Result<Tensor> {
-        let mut x = self.conv_in.forward(image)?;
+    /// The parts that see a pixel's surroundings only, in order; [`Self::finish`] follows.
+    pub(super) fn stages(&self) -> Vec<Stage<'_>> {
+        let mut stages: Vec<Stage<'_>> = Vec::new();
         for (resnets, downsampler) in &self.down_blocks {
-            for resnet in resnets {
-                x = resnet.forward(&x, None)?;
-            }
-            if let Some(downsampler) = downsampler {
-                x = downsampler.forward(&x)?;
+            stages.extend(resnets.iter().map(Stage::of));
+            if let Some(last) = stages.last_mut() {
+                last.downsampler = downsampler.as_ref();
             }
         }
-        let x = self.mid_block.forward(&x)?;
+        if let Some(first) = stages.first_mut() {
+            first.enters = Some(&self.conv_in);
+        }
+        stages
+    }
+
+    /// What sees all of the image.
+    pub(super) fn finish(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let x = self.mid_block.forward(x)?;
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)?)
     }
 }
@@ -107,17 +115,26 @@ impl Decoder {
         })
     }
 
-    pub(super) fn forward(&self, latent: &Tensor) -> candle_core::Result<Tensor> {
-        let mut x = self.mid_block.forward(&self.conv_in.forward(latent)?)?;
-        for (resnets, upsampler) in &self.up_blocks {
+    /// What sees all of the image; [`Self::stages`] follow.
+    pub(super) fn begin(&self, latent: &Tensor) -> candle_core::Result<Tensor> {
+        self.mid_block.forward(&self.conv_in.forward(latent)?)
+    }
+
+    /// The parts that see a pixel's surroundings only, in order.
+    pub(super) fn stages(&self) -> Vec<Stage<'_>> {
+        let mut stages = Vec::new();
+        // Enlarging begins a stage: what lies between two stages is kept whole, and is smaller so.
+        let mut upsampler = None;
+        for (resnets, next) in &self.up_blocks {
             for resnet in resnets {
-                x = resnet.forward(&x, None)?;
+                stages.push(Stage { upsampler: upsampler.take(), ..Stage::of(resnet) });
             }
-            if let Some(upsampler) = upsampler {
-                x = upsampler.forward(&x, (2 * x.dim(2)?, 2 * x.dim(3)?))?;
-            }
+            upsampler = next.as_ref();
         }
-        self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)?)
+        if let Some(last) = stages.last_mut() {
+            last.leaves = Some((&self.conv_norm_out, &self.conv_out));
+        }
+        stages
     }
 }
 

@@ -1,5 +1,6 @@
 //! The configuration of an autoencoder.
 
+use super::Tiling;
 use atelier_weights::{ConfigFile, Result};
 use serde_json::json;
 
@@ -82,6 +83,26 @@ impl VaeConfig {
     /// Pixels of an image per pixel of its latent, in each direction.
     pub fn factor(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)
+    }
+
+    /// About how many bytes decoding latents of `height` x `width` in f32 takes at most beside the weights. Whole: what
+    /// the last block holds at once, its input before and after enlarging, the first norm's result and the first
+    /// convolution's. In tiles: what lies before and after a residual block of it, and as much of a tile as of the
+    /// whole image.
+    pub fn decode_bytes(&self, height: usize, width: usize, tiling: Option<&Tiling>) -> u64 {
+        let channels = |i: usize| self.block_out_channels.get(i).copied().unwrap_or(0);
+        let outer = channels(0);
+        let inner = if self.block_out_channels.len() > 1 { channels(1) } else { outer };
+        let (h, w) = (height * self.factor(), width * self.factor());
+        let at_once = 2 * inner + outer + inner / 4;
+        let values = match tiling {
+            Some(t) if h.max(w) > t.seen() => {
+                let kept = (2 * outer).max(outer + inner / 4) * h * w;
+                kept + at_once * h.min(t.seen()) * w.min(t.seen())
+            }
+            _ => at_once * h * w,
+        };
+        4 * values as u64
     }
 
     /// The autoencoder of Stable Diffusion 1.x and 2.x.

@@ -1,10 +1,14 @@
 //! The autoencoder of Stable Diffusion ("High-Resolution Image Synthesis with Latent Diffusion Models", Rombach et al.
 //! 2022), as diffusers' `AutoencoderKL` saves it.
 
+mod blended;
 mod blocks;
 mod config;
+mod tiles;
 
+pub use blended::Blending;
 pub use config::VaeConfig;
+pub use tiles::Tiling;
 
 use crate::error::{Error, Result};
 use crate::layers::{Conv2d, compute_dtype};
@@ -37,6 +41,21 @@ impl LatentDistribution {
         let std = self.std()?;
         (std * noise).and_then(|t| &self.mean + t).map_err(Error::compute(NETWORK))
     }
+}
+
+/// Stages one after the other.
+fn staged(
+    stages: Vec<tiles::Stage<'_>>,
+    mut x: Tensor,
+    tiling: Option<&Tiling>,
+) -> candle_core::Result<Tensor> {
+    for stage in stages {
+        x = match tiling {
+            Some(tiling) => tiles::run(&stage, &x, tiling)?,
+            None => stage.forward(&x)?,
+        };
+    }
+    Ok(x)
 }
 
 /// An autoencoder between images and latents.
@@ -90,6 +109,18 @@ impl AutoencoderKl {
     ///
     /// Errors: another number of channels, images smaller than one latent pixel.
     pub fn encode(&self, images: &Tensor) -> Result<LatentDistribution> {
+        self.encode_by(images, None)
+    }
+
+    /// [`Self::encode`] in tiles: what lies between residual blocks is kept whole, the rest is of the size of a tile.
+    /// Gives what the whole image gives, up to rounding; no gradient goes through it.
+    ///
+    /// Errors: as for [`Self::encode`].
+    pub fn encode_tiled(&self, images: &Tensor, tiling: &Tiling) -> Result<LatentDistribution> {
+        self.encode_by(&images.detach(), Some(tiling))
+    }
+
+    fn encode_by(&self, images: &Tensor, tiling: Option<&Tiling>) -> Result<LatentDistribution> {
         let c = &self.config;
         let factor = c.factor();
         if !matches!(*images.dims(), [b, n, h, w] if b > 0 && n == c.in_channels && h >= factor && w >= factor)
@@ -101,11 +132,16 @@ impl AutoencoderKl {
             );
             return Err(Error::input(NETWORK, message));
         }
-        self.compute_moments(images).map_err(Error::compute(NETWORK))
+        self.compute_moments(images, tiling).map_err(Error::compute(NETWORK))
     }
 
-    fn compute_moments(&self, images: &Tensor) -> candle_core::Result<LatentDistribution> {
-        let mut moments = self.encoder.forward(&images.to_dtype(self.dtype)?)?;
+    fn compute_moments(
+        &self,
+        images: &Tensor,
+        tiling: Option<&Tiling>,
+    ) -> candle_core::Result<LatentDistribution> {
+        let x = staged(self.encoder.stages(), images.to_dtype(self.dtype)?, tiling)?;
+        let mut moments = self.encoder.finish(&x)?;
         if let Some(conv) = &self.quant_conv {
             moments = conv.forward(&moments)?;
         }
@@ -121,21 +157,41 @@ impl AutoencoderKl {
     ///
     /// Errors: another number of channels.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        self.decode_by(latents, None)
+    }
+
+    /// [`Self::decode`] in tiles, see [`Self::encode_tiled`].
+    ///
+    /// Errors: as for [`Self::decode`].
+    pub fn decode_tiled(&self, latents: &Tensor, tiling: &Tiling) -> Result<Tensor> {
+        self.decode_by(&latents.detach(), Some(tiling))
+    }
+
+    /// [`Self::decode`] in tiles that know nothing of each other, blended where they overlap, as diffusers does it.
+    ///
+    /// Errors: as for [`Self::decode`].
+    pub fn decode_blended(&self, latents: &Tensor, blending: &Blending) -> Result<Tensor> {
+        let one = |tile: &Tensor| self.decode_by(tile, None);
+        blended::run(latents, blending, self.config.factor(), one, Error::compute(NETWORK))
+    }
+
+    fn decode_by(&self, latents: &Tensor, tiling: Option<&Tiling>) -> Result<Tensor> {
         let channels = self.config.latent_channels;
         if !matches!(*latents.dims(), [b, n, h, w] if n == channels && b * h * w > 0) {
             let message =
                 format!("expected latents (batch, {channels}, height, width), found {:?}", latents.dims());
             return Err(Error::input(NETWORK, message));
         }
-        self.compute_image(latents).map_err(Error::compute(NETWORK))
+        self.compute_image(latents, tiling).map_err(Error::compute(NETWORK))
     }
 
-    fn compute_image(&self, latents: &Tensor) -> candle_core::Result<Tensor> {
+    fn compute_image(&self, latents: &Tensor, tiling: Option<&Tiling>) -> candle_core::Result<Tensor> {
         let mut x = latents.to_dtype(self.dtype)?;
         if let Some(conv) = &self.post_quant_conv {
             x = conv.forward(&x)?;
         }
-        self.decoder.forward(&x)?.to_dtype(latents.dtype())
+        let x = self.decoder.begin(&x)?;
+        staged(self.decoder.stages(), x, tiling)?.to_dtype(latents.dtype())
     }
 
     /// Latents as the UNet sees them: (latents - shift) * scaling factor. Any shape.

@@ -18,6 +18,7 @@ pub enum Kind {
     Lora,
     TextualInversion,
     Upscaler,
+    TinyVae,
     Unknown,
 }
 
@@ -37,6 +38,7 @@ impl Kind {
             Self::Lora => "a LoRA",
             Self::TextualInversion => "a textual inversion embedding",
             Self::Upscaler => "an upscaler",
+            Self::TinyVae => "a tiny autoencoder (TAESD)",
             Self::Unknown => "a file of tensors whose names are not known",
         }
     }
@@ -87,7 +89,7 @@ pub(super) fn of(weights: &Weights) -> Kind {
     if weights.names().all(|name| name.starts_with('<') || name == "clip_l" || name == "clip_g") {
         return if weights.names().next().is_some() { Kind::TextualInversion } else { Kind::Unknown };
     }
-    if let Some(kind) = conditioned(weights) {
+    if let Some(kind) = conditioned(weights).or_else(|| small(weights)) {
         return kind;
     }
     let has = |part: &str| weights.names().any(|name| name.contains(part));
@@ -115,4 +117,15 @@ fn conditioned(weights: &Weights) -> Option<Kind> {
     let context = weights.names().find(|name| name.ends_with("attn2.to_k.weight"));
     let width = context.and_then(|name| weights.info(name)?.shape.get(1).copied());
     Some(if width == Some(2048) || has("add_embedding.") { Kind::Sdxl } else { Kind::ImageConditioned })
+}
+
+/// Networks whose names are little more than numbers. TAESD's blocks have three convolutions with activations between
+/// them; SRVGGNetCompact (Real-ESRGAN's small upscalers) is convolutions of pictures and activations in turn.
+fn small(weights: &Weights) -> Option<Kind> {
+    if weights.names().any(|name| name.ends_with(".conv.4.bias")) {
+        return Some(Kind::TinyVae);
+    }
+    let sides = |name: &str| Some(weights.info(name)?.shape.len());
+    let compact = sides("body.0.weight") == Some(4) && sides("body.1.weight") == Some(1);
+    (compact && weights.names().all(|name| name.starts_with("body."))).then_some(Kind::Upscaler)
 }

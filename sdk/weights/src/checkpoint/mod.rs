@@ -6,12 +6,15 @@
 
 mod config;
 mod kind;
+mod ldm;
 mod names;
 
 pub use kind::Kind;
+pub use ldm::{Network, ldm_name};
 
 use crate::config::ConfigFile;
 use crate::error::{Error, Result};
+use crate::header::StoredDtype;
 use crate::source::Provider;
 use crate::weights::{Weights, elements};
 use candle_core::{DType, Device, Tensor};
@@ -172,6 +175,30 @@ impl CheckpointPart {
         })
     }
 
+    /// A tensor's elements as [`Weights::encoded`] gives them, and what they are.
+    ///
+    /// Errors: no such tensor; those of [`Weights::encoded`].
+    pub fn encoded(&self, name: &str, dtype: Option<StoredDtype>) -> Result<(StoredDtype, Vec<u8>)> {
+        let missing = || Error::MissingTensor {
+            place: self.weights.place().into(),
+            tensor: name.into(),
+            nearest: Vec::new(),
+        };
+        let stored = self.names.stored.get(name).ok_or_else(missing)?;
+        let found = self.weights.stored_as(&stored.name, dtype).ok_or_else(missing)?;
+        let mut bytes = self.weights.encoded(&stored.name, dtype)?;
+        if let Some(third) = stored.third {
+            let length = bytes.len() / 3;
+            bytes = bytes.get(third * length..(third + 1) * length).ok_or_else(missing)?.to_vec();
+        }
+        Ok((found, bytes))
+    }
+
+    /// What a tensor is stored as, see [`Weights::stored_as`].
+    pub fn stored_as(&self, name: &str, dtype: Option<StoredDtype>) -> Option<StoredDtype> {
+        self.weights.stored_as(&self.names.stored.get(name)?.name, dtype)
+    }
+
     /// What a tensor of a folder is called in the file; the names of OpenCLIP's fused matrices stand for three each.
     pub fn name_in_file(&self, name: &str) -> Option<&str> {
         Some(&self.names.stored.get(name)?.name)
@@ -217,6 +244,10 @@ impl Provider for CheckpointPart {
         let mut unused = self.weights.unused();
         unused.retain(|name| name.starts_with(&self.names.root) && !known(name));
         unused
+    }
+
+    fn paths(&self) -> &[PathBuf] {
+        self.weights.paths()
     }
 
     fn elements(&self) -> u64 {

@@ -98,7 +98,7 @@ fn up_places(has: &dyn Fn(&str) -> bool, places: &mut Places) {
 }
 
 /// Layers inside a residual block.
-const RESNET: [(&str, &str); 6] = [
+pub(super) const RESNET: [(&str, &str); 6] = [
     ("in_layers.0.", "norm1."),
     ("in_layers.2.", "conv1."),
     ("emb_layers.1.", "time_emb_proj."),
@@ -114,7 +114,7 @@ fn unet_name(name: &str, places: &Places) -> Option<String> {
 }
 
 /// `place` and the name of the layer that `rest` starts with.
-fn renamed(rest: &str, place: &str, layers: &[(&str, &str)]) -> Option<String> {
+pub(super) fn renamed(rest: &str, place: &str, layers: &[(&str, &str)]) -> Option<String> {
     let layer = layers.iter().find_map(|(from, to)| Some((rest.strip_prefix(from)?, to)));
     layer.map(|(rest, to)| format!("{place}{to}{rest}"))
 }
@@ -136,7 +136,7 @@ pub(super) fn vae(weights: &Weights) -> Option<Names> {
 }
 
 /// Layers of an encoder or decoder, whose ends differ.
-const VAE_MIDDLE: [(&str, &str); 9] = [
+pub(super) const VAE_MIDDLE: [(&str, &str); 9] = [
     ("mid.block_1.", "mid_block.resnets.0."),
     ("mid.block_2.", "mid_block.resnets.1."),
     ("mid.attn_1.norm.", "mid_block.attentions.0.group_norm."),

@@ -1,5 +1,7 @@
 //! The `parameters` text that A1111 and its relatives keep in images: prompt, negative prompt, settings.
 
+mod hires;
+
 use crate::items::{SamplerItem, ScheduleItem};
 use atelier_sdk::{Error, ErrorKind, Keyed, Registry, Result};
 use serde_json::{Map, Value, json};
@@ -16,10 +18,19 @@ const FIELDS: [(&str, &str); 6] = [
     ("Variation seed strength", "subseed_strength"),
 ];
 
+/// The model of an image.
+#[derive(Debug, Clone, Copy)]
+pub struct Model<'a> {
+    /// Its key.
+    pub name: &'a str,
+    /// The digest of its UNet's file.
+    pub sha256: Option<&'a str>,
+}
+
 /// Writes the text for the parameters of an image.
 pub fn format(
     params: &Map<String, Value>,
-    model: &str,
+    model: Model<'_>,
     samplers: &Registry<SamplerItem>,
     schedules: &Registry<ScheduleItem>,
 ) -> String {
@@ -42,8 +53,13 @@ pub fn format(
     let varied = params.get("subseed_strength").and_then(Value::as_f64).is_some_and(|s| s > 0.0);
     push("Variation seed", number("subseed").filter(|_| varied));
     push("Variation seed strength", number("subseed_strength").filter(|_| varied));
+    for (name, value) in hires::write(params, samplers, schedules) {
+        push(name, Some(value));
+    }
     push("Clip skip", number("clip_skip").filter(|n| n != "1"));
-    push("Model", (!model.is_empty()).then(|| model.to_string()));
+    // The ten first digits, as A1111 shortens them.
+    push("Model hash", model.sha256.and_then(|sha256| sha256.get(..10)).map(str::to_string));
+    push("Model", (!model.name.is_empty()).then(|| model.name.to_string()));
     push("Version", Some(format!("atelier {}", env!("CARGO_PKG_VERSION"))));
     out + "\n" + &settings.join(", ")
 }
@@ -80,7 +96,11 @@ pub fn parse(
         out.insert("prompt_templates".into(), json!(false));
     }
     let mut left = Vec::new();
-    for (name, value) in settings(line) {
+    let mut settings = settings(line);
+    if let Some(hires) = hires::take(&mut settings, samplers, schedules)? {
+        out.insert("hires".into(), hires);
+    }
+    for (name, value) in settings {
         let known = FIELDS.iter().find(|(theirs, _)| *theirs == name).map(|(_, ours)| *ours);
         match (name.as_str(), known) {
             (_, Some(ours)) => {

@@ -1,11 +1,11 @@
-//! Which digest a file had when it was last read, so that big libraries are not read at every start.
+//! Which digest a file had when it was last read, so that big files are not read at every start.
 //!
-//! Nothing is trusted because of the index: what is loaded is always the copy, and that is checked against
+//! Nothing is trusted because of the index: what is loaded of a plugin is always the copy, and that is checked against
 //! its digest. A wrong entry can only name another digest, which then has to be a trusted one. A damaged index
 //! is therefore no error; it is written anew.
 
-use super::manifest::is_sha256;
 use crate::fsx;
+use crate::plugins::manifest::is_sha256;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
@@ -86,7 +86,7 @@ impl Index {
     /// Reads the index of a folder; without one, or with a damaged one, it is empty.
     pub fn load(folder: &Path) -> Self {
         let file = folder.join(FILE);
-        let text = fsx::read_text("index of plugins", &file).unwrap_or_default();
+        let text = fsx::read_text("index of digests", &file).unwrap_or_default();
         let mut document: Document = serde_json::from_str(&text).unwrap_or_default();
         if document.schema_version != SCHEMA_VERSION {
             document = Document { schema_version: SCHEMA_VERSION, files: BTreeMap::new() };
@@ -114,7 +114,7 @@ impl Index {
         self.document.files.retain(|path, _| Path::new(path).exists());
         let text = serde_json::to_vec_pretty(&self.document).unwrap_or_default();
         if let Err(e) = fsx::write_private(&self.file, &text) {
-            tracing::debug!(error = ?e, "the index of plugins is not written");
+            tracing::debug!(error = ?e, "the index of digests is not written");
         }
     }
 
