@@ -3,13 +3,10 @@
 //! A crate that is merely a dependency registers nothing, silently: the linker drops it. The `use` lines
 //! keep it; a test compares what is found with the list that is expected.
 
-<<<<<<< HEAD
 #[cfg(feature = "dataset")]
 use atelier_dataset as _;
-=======
 #[cfg(feature = "model-tools")]
 use atelier_model_tools as _;
->>>>>>> main
 #[cfg(feature = "samplers")]
 use atelier_samplers as _;
 #[cfg(feature = "stable-diffusion")]
@@ -39,17 +36,14 @@ macro_rules! optional {
 /// All that can be left out of a build.
 pub const OPTIONAL: &[Optional] = optional! {
     "engine" "stable-diffusion" "stable-diffusion";
-<<<<<<< HEAD
     "engine" "dataset" "dataset";
     "task" "dataset-analyze" "dataset";
     "task" "dataset-prepare" "dataset";
     "task" "dataset-check" "dataset";
     "task" "dataset-demo" "dataset";
-=======
     "engine" "model-tools" "model-tools";
     "task" "inspect-model" "model-tools";
     "task" "convert-model" "model-tools";
->>>>>>> main
     "task" "txt2img" "txt2img";
     "task" "img2img" "img2img";
     "task" "inpaint" "inpaint";
