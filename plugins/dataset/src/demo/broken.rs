@@ -2,7 +2,7 @@
 
 use super::records::{self, FIRST_ID, Product};
 use super::{draw, jpeg};
-use crate::images::{png_file, resize};
+use crate::images::{Rgb, png_file, resize};
 use atelier_sdk::files::write_atomic;
 use atelier_sdk::{Result, ResultExt};
 use std::path::Path;
@@ -154,7 +154,7 @@ impl Breaker<'_> {
 
         let p = self.product();
         self.style(&p)?;
-        let photo = self.photo(&p)?;
+        let photo = jpeg(&lying(&draw::product(&p, self.seed)), 92)?;
         self.file(
             format!("images/{}.jpg", p.id),
             &turned(&photo),
@@ -224,6 +224,14 @@ fn bomb() -> Result<Vec<u8>> {
     Ok(out)
 }
 
+/// An image turned left by 90 degrees.
+fn lying(image: &Rgb) -> Rgb {
+    let (width, height) = (image.height, image.width);
+    let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    let data = pixels.flat_map(|(x, y)| image.at(image.width - 1 - y, x)).collect();
+    Rgb { width, height, data }
+}
+
 /// The JPEG with an EXIF mark that says: turn right by 90 degrees to see it upright.
 fn turned(jpeg: &[u8]) -> Vec<u8> {
     let entry = b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
@@ -235,7 +243,7 @@ fn turned(jpeg: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::images::{Rgb, load};
+    use crate::images::load;
 
     #[test]
     fn the_bomb_is_small_and_the_turned_photo_turns() {
@@ -243,5 +251,7 @@ mod tests {
         let photo = jpeg(&Rgb::plain(40, 20, [9; 3]), 90).unwrap();
         let upright = load::decode(&turned(&photo), 50.0).unwrap().pixels;
         assert_eq!((upright.width, upright.height), (20, 40));
+        let marked = Rgb { width: 2, height: 1, data: vec![1, 1, 1, 2, 2, 2] };
+        assert_eq!(lying(&marked), Rgb { width: 1, height: 2, data: vec![2, 2, 2, 1, 1, 1] });
     }
 }
