@@ -5,6 +5,8 @@
 
 #[cfg(feature = "dataset")]
 use atelier_dataset as _;
+#[cfg(feature = "adapters")]
+use atelier_adapters as _;
 #[cfg(feature = "model-tools")]
 use atelier_model_tools as _;
 #[cfg(feature = "samplers")]
@@ -42,8 +44,13 @@ pub const OPTIONAL: &[Optional] = optional! {
     "task" "dataset-check" "dataset";
     "task" "dataset-demo" "dataset";
     "engine" "model-tools" "model-tools";
-    "task" "inspect-model" "model-tools";
-    "task" "convert-model" "model-tools";
+    "task" "model-inspect" "model-tools";
+    "task" "model-convert" "model-tools";
+    "engine" "adapters" "adapters";
+    "task" "lora-inspect" "adapters";
+    "task" "lora-merge" "adapters";
+    "task" "lora-extract" "adapters";
+    "task" "lora-convert" "adapters";
     "task" "txt2img" "txt2img";
     "task" "img2img" "img2img";
     "task" "inpaint" "inpaint";

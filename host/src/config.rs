@@ -24,6 +24,9 @@ pub struct Config {
     /// Plugins that are not linked in.
     #[serde(default)]
     plugins: PluginSettings,
+    /// Folders with LoRAs, beside those of the config folders; relative ones start at the file's folder.
+    #[serde(default)]
+    lora_dirs: Vec<PathBuf>,
     /// Whether what the file says about plugins was passed over.
     #[serde(skip)]
     passed_over: bool,
@@ -70,7 +73,9 @@ impl Config {
         check_version("settings", &value, SCHEMA_VERSION)?;
         let mut config: Self =
             serde_json::from_value(value).kind(ErrorKind::InvalidRequest, || "not valid settings".into())?;
-        config.plugins.settle(file.parent().unwrap_or(Path::new("")))?;
+        let folder = file.parent().unwrap_or(Path::new(""));
+        config.plugins.settle(folder)?;
+        config.lora_dirs.iter_mut().for_each(|dir| *dir = folder.join(&*dir));
         Ok(config)
     }
 
@@ -106,6 +111,11 @@ impl Config {
     /// The switches as given.
     pub fn features(&self) -> &BTreeMap<String, bool> {
         &self.features
+    }
+
+    /// Folders with LoRAs.
+    pub fn lora_dirs(&self) -> &[PathBuf] {
+        &self.lora_dirs
     }
 
     /// What is said about plugins that are not linked in.

@@ -1,10 +1,12 @@
 //! Runs a plan: the only place that calls engines, and the only one that logs a failed run.
 
+use crate::found::Found;
 use crate::inputs::Inputs;
 use crate::registries::Registries;
 use crate::request::Planned;
 use crate::sink::{RunFolder, Status};
 use crate::{builtin, json, machine};
+use atelier_sdk::engine::FoundFile;
 use atelier_sdk::{
     Device, Dtype, EngineCtx, Error, ErrorKind, Event, Image, LoadRequest, PreviewOf, Result, Sampler,
     Schedule, Session, guard,
@@ -127,6 +129,8 @@ trait Output {
     fn preview(&mut self, _: &Image, _: PreviewOf) -> Result<()> {
         Ok(())
     }
+    /// The adapters found so far.
+    fn loras(&mut self, _: Value) {}
 }
 
 struct Keep<'a> {
@@ -169,6 +173,9 @@ impl Output for Keep<'_> {
         self.observer.preview(&path, of);
         Ok(())
     }
+    fn loras(&mut self, record: Value) {
+        self.folder.note("loras", record);
+    }
 }
 
 struct Watch<'a>(&'a mut dyn Observer);
@@ -201,6 +208,7 @@ struct Services<'a> {
     inputs: &'a Inputs,
     output: &'a mut dyn Output,
     cancel: &'a AtomicBool,
+    found: Found,
 }
 
 impl EngineCtx for Services<'_> {
@@ -223,7 +231,11 @@ impl EngineCtx for Services<'_> {
     fn input_bytes(&mut self, field: &str) -> Result<Vec<u8>> {
         self.inputs.read_bytes(field)
     }
+    fn find_file(&mut self, kind: &str, name: &str) -> Result<FoundFile> {
+        self.found.find(kind, name, self.registries, self.inputs)
+    }
     fn image(&mut self, image: Image, alone: Value) -> Result<()> {
+        self.output.loras(self.found.record());
         self.output.image(&image, &alone)
     }
     fn preview(&mut self, image: Image, of: PreviewOf) -> Result<()> {
@@ -244,7 +256,8 @@ fn perform(
     if let Some(e) = builtin::not_compiled_in("device", kind) {
         return Err(e);
     }
-    let mut services = Services { registries, inputs: &planned.inputs, output, cancel };
+    let mut services =
+        Services { registries, inputs: &planned.inputs, output, cancel, found: Found::default() };
     guard(&format!("engine `{}`", planned.engine_name), || {
         let engine = planned.engine.make()?;
         let request = LoadRequest {

@@ -116,6 +116,11 @@ impl Inputs {
         self.files.iter().filter_map(wrong).collect()
     }
 
+    /// Whether a field of the request names this path, for the engine to open.
+    pub fn names(&self, path: &str) -> bool {
+        self.files.values().any(|file| file.kind == Kind::Path && file.path() == Some(path))
+    }
+
     /// The decoded image that an image field names; see [`read_image`].
     ///
     /// # Errors

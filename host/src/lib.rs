@@ -15,6 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod digests;
 pub mod dispatch;
+pub mod found;
 pub mod fsx;
 #[cfg(feature = "hub")]
 pub mod hub;

@@ -1,6 +1,7 @@
 //! Everything that was found: one registry for each kind of plugin.
 
 use crate::builtin;
+use crate::found::Folders;
 use crate::items::{EngineItem, Origin, Part, SamplerItem, ScheduleItem, TaskItem};
 use crate::manifest;
 use crate::paths::Paths;
@@ -36,6 +37,8 @@ pub struct Registries {
     pub models: Registry<ModelItem>,
     /// The config folders, for what is named there.
     pub paths: Paths,
+    /// Where files are that requests mean by name.
+    pub files: Folders,
     /// The libraries that are in use.
     pub plugins: Vec<Arc<Plugin>>,
     /// The libraries that are not, and why.
@@ -60,6 +63,7 @@ impl Registries {
             )?,
             models: Registry::new("model", models(paths)?)?,
             paths: paths.clone(),
+            files: Folders::default(),
             plugins: Vec::new(),
             problems: catalog.problems,
         };

@@ -11,6 +11,7 @@
 
 use crate::a1111;
 use crate::digests;
+use crate::found;
 use crate::fsx;
 use crate::json;
 use crate::pngmeta::{self, A1111_KEY, ATELIER_KEY};
@@ -132,11 +133,17 @@ impl RunFolder {
             json::merge(params, alone);
         }
         metadata.insert("created".into(), json!(Timestamp::now().to_string()));
-        let own = Value::Object(metadata.clone());
         let params = metadata.get("params").and_then(Value::as_object).cloned().unwrap_or_default();
+        let loras = metadata.get("loras").and_then(Value::as_object);
+        let loras = loras.map(|loras| found::used(loras, &params)).unwrap_or_default();
+        match loras.is_empty() {
+            true => metadata.remove("loras"),
+            false => metadata.insert("loras".into(), Value::Object(loras.clone())),
+        };
+        let own = Value::Object(metadata);
         let hash = digests_of(&own).remove("unet");
         let model = a1111::Model { name: &self.model, sha256: hash.as_deref() };
-        let a1111 = a1111::format(&params, model, &registries.samplers, &registries.schedules);
+        let a1111 = a1111::format(&params, model, &loras, &registries.samplers, &registries.schedules);
         let png = pngmeta::encode(image, &[(A1111_KEY, &a1111), (ATELIER_KEY, &own.to_string())])?;
         write_json(&path.with_extension("json"), &own)?;
         fsx::write_atomic(&path, &png)?;
@@ -196,10 +203,13 @@ fn file_record(role: &str, path: &Path) -> Value {
     }
 }
 
-/// By what each is for. Of a network in several files the first stands for it.
+/// The digests of the files of model and adapters, by what each is for. Of a network in several files the first stands for it.
 fn digests_of(metadata: &Value) -> BTreeMap<String, String> {
     let files = metadata["model"]["files"].as_array().into_iter().flatten().rev();
-    files.filter_map(|f| Some((f["role"].as_str()?.into(), f["sha256"].as_str()?.into()))).collect()
+    let files = files.filter_map(|f| Some((f["role"].as_str()?.into(), f["sha256"].as_str()?.into())));
+    let loras = metadata["loras"].as_object().into_iter().flatten();
+    let loras = loras.filter_map(|(name, f)| Some((format!("LoRA {name}"), f["sha256"].as_str()?.into())));
+    files.chain(loras).collect()
 }
 
 fn write_json(path: &Path, value: &Value) -> Result<()> {

@@ -20,10 +20,16 @@ fn exactly_the_plugins_of_this_build_are_found() {
             "dataset-prepare",
             "img2img",
             "inpaint",
+            "lora-convert",
+            "lora-extract",
+            "lora-inspect",
+            "lora-merge",
+            "model-convert",
+            "model-inspect",
             "txt2img"
         ]
     );
-    assert_eq!(keys(&list, "engine"), ["dataset", "stable-diffusion"]);
+    assert_eq!(keys(&list, "engine"), ["adapters", "dataset", "model-tools", "stable-diffusion"]);
     let samplers = "ddim ddpm deis dpm2 dpm2_a dpmpp_2m dpmpp_2m_sde dpmpp_2s_a dpmpp_3m_sde dpmpp_sde euler euler_a \
                     heun ipndm lcm lms pndm restart tcd unipc";
     assert_eq!(keys(&list, "sampler"), samplers.split(' ').collect::<Vec<_>>());

@@ -10,6 +10,7 @@ mod guides;
 mod hires;
 mod image_tasks;
 mod lists;
+mod lora;
 mod memory;
 mod model_files;
 mod model_pull;

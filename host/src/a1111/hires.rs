@@ -122,6 +122,7 @@ mod tests {
             let text = super::super::format(
                 &params,
                 super::super::Model { name: "", sha256: None },
+                &Map::new(),
                 &samplers,
                 &schedules,
             );

@@ -5,6 +5,7 @@ mod hires;
 use crate::items::{SamplerItem, ScheduleItem};
 use atelier_sdk::{Error, ErrorKind, Keyed, Registry, Result};
 use serde_json::{Map, Value, json};
+use std::path::Path;
 
 const NEGATIVE: &str = "Negative prompt: ";
 
@@ -31,6 +32,7 @@ pub struct Model<'a> {
 pub fn format(
     params: &Map<String, Value>,
     model: Model<'_>,
+    loras: &Map<String, Value>,
     samplers: &Registry<SamplerItem>,
     schedules: &Registry<ScheduleItem>,
 ) -> String {
@@ -60,8 +62,20 @@ pub fn format(
     // The ten first digits, as A1111 shortens them.
     push("Model hash", model.sha256.and_then(|sha256| sha256.get(..10)).map(str::to_string));
     push("Model", (!model.name.is_empty()).then(|| model.name.to_string()));
+    push("Lora hashes", lora_hashes(loras));
     push("Version", Some(format!("atelier {}", env!("CARGO_PKG_VERSION"))));
     out + "\n" + &settings.join(", ")
+}
+
+/// `name: digits, name: digits`: the first 12 digits of each file's SHA-256. (A1111 leaves a file's header out; its
+/// digits tell files apart as these do, but are not the same.)
+fn lora_hashes(loras: &Map<String, Value>) -> Option<String> {
+    let hashes = loras.iter().filter_map(|(name, file)| {
+        let stem = Path::new(name).file_stem().and_then(|s| s.to_str()).filter(|_| file["path"] == **name);
+        Some(format!("{}: {}", stem.unwrap_or(name), file["sha256"].as_str()?.get(..12)?))
+    });
+    let all: Vec<String> = hashes.collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 /// A value that holds a separator is written as a JSON string, as A1111 does.

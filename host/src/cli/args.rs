@@ -1,5 +1,11 @@
 //! What can be typed.
 
+mod lora;
+mod models;
+
+pub use lora::{Lora, LoraAction, LoraLayout, Weighted};
+pub use models::*;
+
 use crate::plugins::template::Kind;
 use atelier_sdk::{Device, Dtype};
 use clap::{Args, Parser, Subcommand};
@@ -49,6 +55,8 @@ pub enum Command {
     Schedules(List),
     /// What can be loaded; get, look into, describe, check and convert models
     Models(Models),
+    /// Look into LoRAs; merge, extract and convert them
+    Lora(Lora),
     /// Print the JSON schema of a task of an engine, or of the options of a sampler or schedule
     Schema(Schema),
     /// Check this build and this machine
@@ -74,6 +82,7 @@ impl Command {
             Self::Presets(a) => a.action.json(),
             Self::Plugins(a) => a.action.json(),
             Self::Models(a) => a.action.json(),
+            Self::Lora(a) => a.action.json(),
             Self::Engines(a) | Self::Tasks(a) | Self::Samplers(a) | Self::Schedules(a) => a.action.json(),
             Self::Schema(_) | Self::Worker { .. } => false,
             Self::Doctor(a) => a.json,
@@ -384,149 +393,6 @@ pub struct PluginNew {
 }
 
 #[derive(Debug, Args)]
-pub struct Models {
-    #[command(subcommand)]
-    pub action: ModelAction,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ModelAction {
-    /// All of them, and whether their files are there
-    List {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Download the files of models; the only command that touches the network
-    Pull(ModelPull),
-    /// Say what a file or folder is, what is in it, and what is odd about it
-    Inspect(ModelInspect),
-    /// Describe a file or folder, so that its key names it from now on
-    Import(ModelImport),
-    /// Compare the files of models with the digests that are known of them
-    Verify(ModelVerify),
-    /// Write a model in another layout or number format
-    Convert(ModelConvert),
-}
-
-impl ModelAction {
-    fn json(&self) -> bool {
-        match self {
-            Self::List { json } => *json,
-            Self::Pull(a) => a.json,
-            Self::Inspect(a) => a.json,
-            Self::Import(a) => a.json,
-            Self::Verify(a) => a.json,
-            Self::Convert(a) => a.json,
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-pub struct ModelPull {
-    /// Their keys
-    #[arg(required = true, value_name = "KEY")]
-    pub models: Vec<String>,
-    /// Accept the licences' terms, where a model has some to accept
-    #[arg(long, visible_alias = "accept-license")]
-    pub accept_licence: bool,
-    /// Show what would be pulled, and stop
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct ModelInspect {
-    /// A file, a folder, or the key of a model
-    #[arg(value_name = "FILE|FOLDER|KEY")]
-    pub which: String,
-    /// Read every number as well: finds NaN, infinite and empty weights
-    #[arg(long)]
-    pub values: bool,
-    /// Do not read the whole file for its digest
-    #[arg(long)]
-    pub no_hash: bool,
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct ModelImport {
-    /// A file or folder
-    pub path: PathBuf,
-    /// Key of the model [default: from the file's name]
-    #[arg(long, value_name = "KEY")]
-    pub name: Option<String>,
-    /// Copy it to the folder of pulled models [default: leave it where it is]
-    #[arg(long, conflicts_with = "link")]
-    pub copy: bool,
-    /// Link to it from the folder of pulled models
-    #[arg(long)]
-    pub link: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct ModelVerify {
-    /// The key of a model, or the word `all`
-    #[arg(value_name = "KEY|all")]
-    pub which: String,
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// What a model becomes.
-#[derive(Debug, Clone, Copy, clap::ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Layout {
-    /// A folder of a file for each network, as diffusers has it
-    Diffusers,
-    /// One file, as the first programs for latent diffusion had it
-    Ldm,
-    /// A safetensors file of what the input has
-    Safetensors,
-}
-
-/// A number format of weights.
-#[derive(Debug, Clone, Copy, clap::ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Numbers {
-    Keep,
-    F32,
-    F16,
-    Bf16,
-}
-
-#[derive(Debug, Args)]
-pub struct ModelConvert {
-    /// A file or folder
-    #[arg(value_name = "IN")]
-    pub input: String,
-    /// What it becomes
-    #[arg(long, value_enum)]
-    pub to: Layout,
-    /// Number format of the weights
-    #[arg(long, value_enum, default_value_t = Numbers::Keep)]
-    pub dtype: Numbers,
-    /// The file or folder to write
-    #[arg(short, long, value_name = "PATH")]
-    pub out: String,
-    /// Replace what is there
-    #[arg(long)]
-    pub overwrite: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
 pub struct List {
     #[command(subcommand)]
     pub action: ListAction,
@@ -590,6 +456,19 @@ mod tests {
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_behind_a_file_are_its_weights() {
+        let read = |text: &str| text.parse::<Weighted>().unwrap();
+        let of = |path: &str, weights| Weighted { path: path.into(), weights };
+        assert_eq!(read("a.safetensors"), of("a.safetensors", (1.0, 1.0)));
+        assert_eq!(read("a:0.5"), of("a", (0.5, 0.5)));
+        assert_eq!(read("a:0.5:1"), of("a", (0.5, 1.0)));
+        assert_eq!(read(r"C:\a.safetensors:-1"), of(r"C:\a.safetensors", (-1.0, -1.0)));
+        assert!(":1".parse::<Weighted>().is_err());
+        let line = "atelier lora merge --model m --lora a:1 --lora b --out c --overwrite --json --plugin x";
+        assert!(Cli::try_parse_from(line.split(' ')).is_ok());
     }
 
     /// An argument of a command that has the name of a global one passes the check above and panics when used.

@@ -7,6 +7,7 @@ mod doctor;
 mod generate;
 mod lists;
 mod logging;
+mod lora;
 mod model_import;
 mod model_inspect;
 mod model_pull;
@@ -21,6 +22,7 @@ mod tool;
 
 use crate::config::Config;
 use crate::dispatch::Cancel;
+use crate::found::Folders;
 use crate::paths::Paths;
 use crate::plugins::catalog::{Catalog, Wanted};
 use crate::plugins::worker;
@@ -78,7 +80,7 @@ fn run(cli: Cli) -> Result<()> {
     }
     let wanted =
         Wanted { plugins: &cli.plugin, trusted_folders: &cli.trust_plugins_in, settings: config.plugins() };
-    let registries = Registries::discover(&paths, Catalog::find(wanted)?, &config.plugins().overrides)?;
+    let mut registries = Registries::discover(&paths, Catalog::find(wanted)?, &config.plugins().overrides)?;
     for problem in registries.problems.iter().filter(|p| p.named) {
         eprintln!(
             "warning: plugin {} is not in use: {}",
@@ -87,6 +89,7 @@ fn run(cli: Cli) -> Result<()> {
         );
     }
     config.check_names(registries.task_infos().iter().map(|t| t.key.as_str()))?;
+    registries.files = Folders::new(&paths, &config);
     let mut studio = Studio { paths, config, registries };
     match &cli.command {
         Command::Generate(args) => generate::run(args, &mut studio),
@@ -98,6 +101,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Samplers(args) => lists::samplers(args, &studio),
         Command::Schedules(args) => lists::schedules(args, &studio),
         Command::Models(args) => models::run(args, &studio),
+        Command::Lora(args) => lora::run(args, &studio),
         Command::Schema(args) => schema::run(args, &studio),
         Command::Doctor(args) => doctor::run(args, &studio),
         Command::Benchmark(args) => benchmark::run(args, &mut studio),

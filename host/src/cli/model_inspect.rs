@@ -31,7 +31,7 @@ pub fn run(args: &ModelInspect, studio: &Studio) -> Result<()> {
 /// It is no model, it cannot be read, or no engine can look.
 pub fn look(path: &Path, values: bool, quiet: bool, studio: &Studio) -> Result<Value> {
     let params = json!({"path": path.display().to_string(), "values": values});
-    tool::run("inspect-model", map(params), quiet, studio)
+    tool::run("model-inspect", map(params), quiet, studio)
 }
 
 /// The files of a model, or a path: what is a key is no path without a separator in it.

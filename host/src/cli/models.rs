@@ -23,7 +23,7 @@ pub fn run(args: &Models, studio: &Studio) -> Result<()> {
 fn convert(args: &ModelConvert, studio: &Studio) -> Result<()> {
     let params = json!({"input": args.input, "to": args.to, "dtype": args.dtype, "out": args.out,
         "overwrite": args.overwrite});
-    let facts = tool::run("convert-model", map(params), args.json, studio)?;
+    let facts = tool::run("model-convert", map(params), args.json, studio)?;
     if args.json {
         return say_json(&facts);
     }

@@ -3,7 +3,7 @@
 use super::conn::{Conn, Object, unexpected};
 use super::frame::{Frame, Out, Tag};
 use super::parts::{self, Handle, LinkSampler, LinkSchedule, Make};
-use atelier_sdk::engine::DeviceInfo;
+use atelier_sdk::engine::{DeviceInfo, FoundFile};
 use atelier_sdk::remote::RemoteLibrary;
 use atelier_sdk::{
     Device, Dtype, Engine, EngineCtx, Error, Event, Image, LoadRequest, ModelSpec, PixelFormat, PlanCtx,
@@ -43,6 +43,9 @@ struct ImageJson {
     format: PixelFormat,
     facts: Value,
 }
+
+/// The number of a wish for a file by its name; 0 wants bytes, 1 an image.
+const FILE: u64 = 2;
 
 fn json<T: Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|e| Error::internal("not writable as JSON").because(e))
@@ -134,6 +137,10 @@ fn serve_engine(conn: &Conn, frame: Frame, ctx: &mut dyn EngineCtx) -> Result<Fr
             let bytes = ctx.input_bytes(&frame.parse::<String>()?)?;
             Ok(Frame { bytes, ..Frame::new(Tag::Ok) })
         }
+        Tag::Input if frame.n == FILE => {
+            let (kind, name) = frame.parse::<(String, String)>()?;
+            ok_json(&ctx.find_file(&kind, &name)?)
+        }
         Tag::Input => {
             let image = ctx.input_image(&frame.parse::<String>()?)?;
             let json = about(&image, Value::Null)?;
@@ -192,6 +199,9 @@ impl EngineCtx for LinkEngineCtx<'_> {
     }
     fn input_bytes(&mut self, field: &str) -> Result<Vec<u8>> {
         Ok(self.0.ask(Out { json: &json(&field)?, ..Out::new(Tag::Input) })?.bytes)
+    }
+    fn find_file(&mut self, kind: &str, name: &str) -> Result<FoundFile> {
+        self.0.ask(Out { n: FILE, json: &json(&(kind, name))?, ..Out::new(Tag::Input) })?.parse()
     }
     fn image(&mut self, image: Image, facts: Value) -> Result<()> {
         let text = about(&image, facts)?;

@@ -1,6 +1,7 @@
 //! The contexts that a plugin gets: the host's own, with an eye on what the plugin does with them.
 
 use super::plugin::finite;
+use atelier_sdk::engine::FoundFile;
 use atelier_sdk::{
     EngineCtx, Error, ErrorKind, Event, Image, PreviewOf, Result, SampleCtx, Sampler, Schedule,
 };
@@ -136,6 +137,10 @@ impl EngineCtx for StrictEngineCtx<'_> {
     }
     fn input_bytes(&mut self, field: &str) -> Result<Vec<u8>> {
         let result = self.ctx.input_bytes(field);
+        self.given.note_if_expected(result)
+    }
+    fn find_file(&mut self, kind: &str, name: &str) -> Result<FoundFile> {
+        let result = self.ctx.find_file(kind, name);
         self.given.note_if_expected(result)
     }
     fn image(&mut self, image: Image, facts: Value) -> Result<()> {

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 /// A file or folder is looked into.
 pub const INSPECT_MODEL: TaskInfo = TaskInfo {
-    key: "inspect-model",
+    key: "model-inspect",
     title: "Inspect a model",
     summary: "Says what a model file or folder is, what is in it, and what is odd about it.",
 };
 
 /// A file or folder becomes another.
 pub const CONVERT_MODEL: TaskInfo = TaskInfo {
-    key: "convert-model",
+    key: "model-convert",
     title: "Convert a model",
     summary: "Writes a model in another layout or number format.",
 };

@@ -20,6 +20,11 @@ pub fn weights(what: &str, e: WeightsError) -> Error {
     Error::new(weights_kind(&e), what).because(e)
 }
 
+/// [`weights`] for `map_err`.
+pub fn weights_of(what: &str) -> impl Fn(WeightsError) -> Error {
+    move |e| weights(what, e)
+}
+
 /// What the tensor library ran into.
 pub fn tensor(what: &'static str) -> impl Fn(candle_core::Error) -> Error {
     move |e| {
@@ -38,7 +43,11 @@ fn weights_kind(e: &WeightsError) -> ErrorKind {
             _ => ErrorKind::Environment,
         },
         WeightsError::MissingFile { .. } | WeightsError::MissingPart { .. } => ErrorKind::NotFound,
-        WeightsError::OtherModel { .. } | WeightsError::OldTorch { .. } => ErrorKind::Unsupported,
+        WeightsError::OtherModel { .. }
+        | WeightsError::OldTorch { .. }
+        | WeightsError::OtherAdapter { .. }
+        | WeightsError::AdapterBase { .. } => ErrorKind::Unsupported,
+        WeightsError::NothingMatches { .. } | WeightsError::Blocks { .. } => ErrorKind::InvalidRequest,
         _ => ErrorKind::Corrupt,
     }
 }

@@ -14,6 +14,7 @@ pub mod guided;
 pub mod hires;
 pub mod image_params;
 pub mod latent_scale;
+pub mod loras;
 pub mod memory;
 pub mod params;
 pub mod pipeline;

@@ -3,6 +3,7 @@
 use crate::decoding::{Decoder, VaeTiling};
 use crate::guided::CfgBatch;
 use crate::hires::Hires;
+use crate::loras::{LoraFile, LoraMode, check_loras};
 use crate::memory::MemoryPolicy;
 use crate::preview::Preview;
 use crate::prompt::conditioning::Strength;
@@ -79,6 +80,11 @@ pub struct Txt2Img {
     pub prompt_templates: bool,
     /// Learned words (textual inversion, Gal et al. 2022): each name stands for the embeddings of its file.
     pub embeddings: Vec<EmbeddingFile>,
+    /// Adapters (LoRA and its relatives), beside those that tags in the prompt name: `docs/reference/lora.md`.
+    pub loras: Vec<LoraFile>,
+    /// Whether adapters are added to the weights as they are loaded, or beside them in every step: the same images
+    /// but for rounding.
+    pub lora_mode: LoraMode,
     /// How much of the guided prediction is brought back to the spread it has under the prompt alone, against
     /// burnt colours at high scales (Lin et al. 2023, arXiv:2305.08891).
     #[schemars(range(min = 0.0, max = 1.0))]
@@ -161,9 +167,10 @@ impl Txt2Img {
 
 /// What is wrong with the prompts, field by field.
 pub(crate) fn check_prompts(prompt: &str, negative: &str, templates: bool) -> Vec<Violation> {
-    let fields = [("/prompt", prompt), ("/negative_prompt", negative)];
-    let found = fields.into_iter().flat_map(|(field, text)| {
-        crate::prompt::check(text, templates).into_iter().map(move |p| Violation::new(field, p.to_string()))
+    let fields = [("/prompt", prompt, true), ("/negative_prompt", negative, false)];
+    let found = fields.into_iter().flat_map(|(field, text, tags)| {
+        let found = crate::prompt::check(text, templates, tags);
+        found.into_iter().map(move |p| Violation::new(field, p.to_string()))
     });
     found.collect()
 }
@@ -191,6 +198,8 @@ impl Default for Txt2Img {
             comma_backtrack: 20,
             prompt_templates: true,
             embeddings: Vec::new(),
+            loras: Vec::new(),
+            lora_mode: LoraMode::default(),
             cfg_rescale: 0.0,
             guidance_start: 0.0,
             guidance_end: 1.0,
@@ -246,7 +255,7 @@ impl TaskParams for Txt2Img {
         if !violations.is_empty() {
             return Err(violations);
         }
-        let violations = self.check_hires();
+        let violations = [self.check_hires(), check_loras(&self.loras)].concat();
         if !violations.is_empty() {
             return Err(violations);
         }
@@ -292,7 +301,7 @@ mod tests {
             found.into_iter().map(|v| v.pointer).collect::<Vec<_>>()
         };
         let prompts = Txt2Img {
-            prompt: "<lora:a:1>".into(),
+            prompt: "<lora:a:x>".into(),
             negative_prompt: "{0::a|0::b}".into(),
             ..Txt2Img::default()
         };

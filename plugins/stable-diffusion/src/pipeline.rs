@@ -10,6 +10,7 @@ use atelier_models::{
     VaeConfig,
 };
 use atelier_sdk::{Error, ErrorKind, Image, Result};
+use atelier_weights::lora::Adaptation;
 use candle_core::{DType, Device, Tensor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -125,6 +126,12 @@ impl Pipeline {
             Part::Unet => self.unet().map(drop),
             Part::Vae => self.vae().map(drop),
         }
+    }
+
+    /// Puts adapters on text encoder and UNet, in place of those that are on them. What changes is loaded anew.
+    pub fn adapt(&self, adaptation: &Adaptation) {
+        self.text.adapt(adaptation);
+        self.unet.adapt(adaptation);
     }
 
     /// Whether a network is in memory.

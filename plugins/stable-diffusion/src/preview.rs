@@ -128,7 +128,7 @@ fn least_squares(rows: &[Vec<f64>], wanted: &[f64]) -> Vec<f64> {
     for i in 0..n {
         // The matrix is positive definite, thanks to the damping: no pivot is 0.
         let pivot = a[i].clone();
-        for (j, line) in a.iter_mut().enumerate().filter(|(j, _)| *j != i) {
+        for (_, line) in a.iter_mut().enumerate().filter(|(j, _)| *j != i) {
             let factor = line[i] / pivot[i];
             line.iter_mut().zip(&pivot).for_each(|(v, p)| *v -= factor * p);
         }

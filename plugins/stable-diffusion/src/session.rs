@@ -4,6 +4,7 @@ use crate::decoding::{self, Decoder, Pieces, Tiny, VaeTiling};
 use crate::device;
 use crate::files::Files;
 use crate::guided::{Guided, Timesteps};
+use crate::loras::{self, Loras, Wanted};
 use crate::memory::{self, Need, Residency};
 use crate::params::Txt2Img;
 use crate::pipeline::{Part, Pipeline};
@@ -36,6 +37,8 @@ pub struct SdSession {
     pieces: Pieces,
     tiny: RefCell<Tiny>,
     colours: RefCell<Option<Colours>>,
+    /// The adapters on the networks.
+    loras: RefCell<Loras>,
 }
 
 /// What the images of a request have in common.
@@ -64,11 +67,14 @@ impl SdSession {
             pieces: Pieces::Whole,
             tiny: RefCell::default(),
             colours: RefCell::default(),
+            loras: RefCell::default(),
         }
     }
 
     /// Decides how the networks share the memory for images of this size, and loads them if all of them stay.
     pub(crate) fn settle(&mut self, params: &Txt2Img, source: bool, ctx: &mut dyn EngineCtx) -> Result<()> {
+        // Those of the first image: what is loaded now need not be loaded again.
+        self.adapt(&Draft::new(params, 0)?, params, ctx)?;
         let held = Part::ALL.into_iter().filter(|part| self.pipeline.is_loaded(*part));
         let held: u64 = held.map(|part| self.pipeline.bytes(part)).sum();
         let free = memory::available(self.pipeline.device()).map(|free| free + held);
@@ -120,6 +126,11 @@ impl SdSession {
         Ok(())
     }
 
+    /// Puts an image's adapters on the networks. Gives whether that changed them.
+    fn adapt(&self, draft: &Draft, params: &Txt2Img, ctx: &mut dyn EngineCtx) -> Result<bool> {
+        self.loras.borrow_mut().put(&self.pipeline, &draft.loras, params.lora_mode, ctx)
+    }
+
     /// A network is not needed for a while.
     pub(crate) fn leave(&self, part: Part) {
         if self.residency == Residency::Staged {
@@ -157,24 +168,47 @@ impl SdSession {
         let embeddings = inversion::named(&self.pipeline, &job.params.embeddings, ctx)?;
         let mut encoder = Encoder::new(&self.pipeline, job.params.encoding()).with_embeddings(embeddings);
         for numbers in numbers.chunks(group) {
-            let texts = texts(job, numbers, &mut encoder, ctx)?;
-            self.leave(Part::Text);
-            self.ready(Part::Unet, ctx)?;
-            let mut latents = Vec::new();
-            for text in &texts {
-                latents.push(self.denoised(job, text, &text.conditioning, painter.as_ref(), sampler, ctx)?);
+            let drafts: Vec<Draft> =
+                numbers.iter().map(|i| Draft::new(job.params, *i)).collect::<Result<_>>()?;
+            for alike in drafts.chunk_by(|a, b| a.loras == b.loras) {
+                self.drawn_alike(job, alike, painter.as_ref(), &mut encoder, sampler, ctx)?;
             }
-            if let Some(second) = job.second {
-                latents = self.second_pass(job, second, &texts, latents, painter.as_ref(), ctx)?;
-            }
-            self.leave(Part::Unet);
-            self.ready(Part::Vae, ctx)?;
-            for (text, latents) in texts.iter().zip(latents) {
-                let image = self.decoded(job.second.map_or(job.params, |s| &s.params), &latents, ctx)?;
-                ctx.image((job.finish)(image)?, text.facts())?;
-            }
-            self.leave(Part::Vae);
         }
+        Ok(())
+    }
+
+    /// Draws images with the same adapters.
+    fn drawn_alike(
+        &self,
+        job: &Job<'_>,
+        drafts: &[Draft],
+        painter: Option<&Painter>,
+        encoder: &mut Encoder<'_>,
+        sampler: &mut dyn Sampler,
+        ctx: &mut dyn EngineCtx,
+    ) -> Result<()> {
+        let Some(first) = drafts.first() else { return Ok(()) };
+        if self.adapt(first, job.params, ctx)? {
+            encoder.forget();
+            self.ready(Part::Text, ctx)?;
+        }
+        let texts = texts(job, drafts, encoder, ctx)?;
+        self.leave(Part::Text);
+        self.ready(Part::Unet, ctx)?;
+        let mut latents = Vec::new();
+        for text in &texts {
+            latents.push(self.denoised(job, text, &text.conditioning, painter, sampler, ctx)?);
+        }
+        if let Some(second) = job.second {
+            latents = self.second_pass(job, second, &texts, latents, painter, ctx)?;
+        }
+        self.leave(Part::Unet);
+        self.ready(Part::Vae, ctx)?;
+        for (text, latents) in texts.iter().zip(latents) {
+            let image = self.decoded(job.second.map_or(job.params, |s| &s.params), &latents, ctx)?;
+            ctx.image((job.finish)(image)?, text.facts())?;
+        }
+        self.leave(Part::Vae);
         Ok(())
     }
 
@@ -318,25 +352,42 @@ impl Text {
     }
 }
 
-/// The prompts of some images, drawn and encoded.
+/// What is known of an image before anything is loaded.
+struct Draft {
+    /// Which image of the request it is, from 1.
+    number: usize,
+    drawn: Drawn,
+    seeds: Seeds,
+    loras: Vec<Wanted>,
+}
+
+impl Draft {
+    fn new(params: &Txt2Img, i: u32) -> Result<Self> {
+        let seeds = Seeds::of(params, i);
+        let (prompt, negative) = (&params.prompt, &params.negative_prompt);
+        let drawn = Drawn::new(prompt, negative, params.prompt_templates, seeds.seed)?;
+        let loras = loras::wanted(&params.loras, &drawn.prompt)?;
+        Ok(Self { number: i as usize + 1, drawn, seeds, loras })
+    }
+}
+
+/// The prompts of some images, encoded.
 fn texts(
     job: &Job<'_>,
-    numbers: &[u32],
+    drafts: &[Draft],
     encoder: &mut Encoder<'_>,
     ctx: &mut dyn EngineCtx,
 ) -> Result<Vec<Text>> {
     ctx.event(Event::Stage { stage: Stage::Encode })?;
     let params = job.params;
     let steps = job.sigmas.len() - 1;
-    let text = |i: &u32| {
-        let seeds = Seeds::of(params, *i);
-        let (prompt, negative) = (&params.prompt, &params.negative_prompt);
-        let drawn = Drawn::new(prompt, negative, params.prompt_templates, seeds.seed)?;
+    let text = |draft: &Draft| {
+        let (drawn, seeds) = (draft.drawn.clone(), draft.seeds);
         let conditioning = encoder.conditioning(&drawn.prompt, &drawn.negative, params.strength(), steps)?;
         let second = job.second.map(|second| second.conditioning(&drawn, seeds.seed, encoder)).transpose()?;
-        Ok(Text { number: *i as usize + 1, drawn, seeds, conditioning, second })
+        Ok(Text { number: draft.number, drawn, seeds, conditioning, second })
     };
-    numbers.iter().map(text).collect()
+    drafts.iter().map(text).collect()
 }
 
 pub(crate) fn options(map: &serde_json::Map<String, Value>) -> Value {

@@ -3,6 +3,7 @@
 use crate::files;
 use atelier_models::{Network, Prepared};
 use atelier_sdk::Result;
+use atelier_weights::lora::{Adaptation, Part};
 use candle_core::{DType, Device};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,19 +15,34 @@ pub struct Slot<M: Network> {
     prepared: Prepared<M>,
     dtype: DType,
     device: Device,
+    part: Part,
     held: Mutex<Held<M>>,
 }
 
 struct Held<M> {
     model: Option<Arc<M>>,
+    adaptation: Adaptation,
     unused: Vec<String>,
 }
 
 impl<M: Network> Slot<M> {
     /// A network that will be stored as `dtype` on `device`.
     pub fn new(name: &'static str, prepared: Prepared<M>, dtype: DType, device: &Device) -> Self {
-        let held = Mutex::new(Held { model: None, unused: Vec::new() });
-        Self { name, prepared, dtype, device: device.clone(), held }
+        let held = Held { model: None, adaptation: Adaptation::none(), unused: Vec::new() };
+        // No adapter is for an autoencoder: the part does not matter there.
+        let part = if name == "unet" { Part::Unet } else { Part::TextEncoder };
+        Self { name, prepared, dtype, device: device.clone(), part, held: Mutex::new(held) }
+    }
+
+    /// Puts other adapters on the network, which is loaded anew if that changes it.
+    pub fn adapt(&self, adaptation: &Adaptation) {
+        let mut held = self.held();
+        let (before, after) = (&held.adaptation.stack, &adaptation.stack);
+        if before.is_empty(self.part) && after.is_empty(self.part) {
+            return;
+        }
+        held.adaptation = adaptation.clone();
+        held.model = None;
     }
 
     /// Its configuration.
@@ -63,8 +79,8 @@ impl<M: Network> Slot<M> {
         if let Some(model) = &held.model {
             return Ok(model.clone());
         }
-        let opened =
-            self.prepared.build(self.dtype, &self.device).map_err(|e| files::failed(self.name, e))?;
+        let built = self.prepared.build_adapted(self.part, &held.adaptation, self.dtype, &self.device);
+        let opened = built.map_err(|e| files::failed(self.name, e))?;
         let model = Arc::new(opened.model);
         held.model = Some(model.clone());
         held.unused = opened.unused.into_iter().map(|tensor| format!("{}: {tensor}", self.name)).collect();

@@ -1,6 +1,6 @@
 //! Contexts on their way across the boundary: the caller's, offered as ABI objects, and such objects in use.
 
-use crate::engine::EngineCtx;
+use crate::engine::{EngineCtx, FoundFile};
 use crate::error::{Error, Result};
 use crate::event::{Event, PreviewOf};
 use crate::guard::guard;
@@ -46,6 +46,9 @@ struct Input<'a> {
     field: std::borrow::Cow<'a, str>,
     #[serde(rename = "as")]
     wanted: Wanted,
+    /// With [`Wanted::File`], of which kind; the field is then its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kind: Option<std::borrow::Cow<'a, str>>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy)]
@@ -53,6 +56,7 @@ struct Input<'a> {
 enum Wanted {
     Image,
     Bytes,
+    File,
 }
 
 pub(crate) fn parse<T: serde::de::DeserializeOwned>(what: &str, json: &str) -> Result<T> {
@@ -124,6 +128,11 @@ impl EngineCtxAbi for OfferedEngineCtx<'_> {
                     let bytes = self.0.input_bytes(&input.field)?.into();
                     Ok(Blob { meta_json: "{}".into(), bytes })
                 }
+                Wanted::File => {
+                    let kind = input.kind.unwrap_or_default();
+                    let found = self.0.find_file(&kind, &input.field)?;
+                    Ok(Blob { meta_json: write(&found)?.into(), bytes: RVec::new() })
+                }
             }
         })
     }
@@ -180,7 +189,7 @@ pub(crate) struct UsedEngineCtx<'a>(pub EngineCtxMut<'a>);
 
 impl UsedEngineCtx<'_> {
     fn input(&mut self, field: &str, wanted: Wanted) -> Result<Blob> {
-        let what = write(&Input { field: field.into(), wanted })?;
+        let what = write(&Input { field: field.into(), wanted, kind: None })?;
         self.0.input(what.as_str().into()).into_result().map_err(from_abi)
     }
 }
@@ -206,6 +215,11 @@ impl EngineCtx for UsedEngineCtx<'_> {
     }
     fn input_bytes(&mut self, field: &str) -> Result<Vec<u8>> {
         Ok(self.input(field, Wanted::Bytes)?.bytes.into())
+    }
+    fn find_file(&mut self, kind: &str, name: &str) -> Result<FoundFile> {
+        let what = write(&Input { field: name.into(), wanted: Wanted::File, kind: Some(kind.into()) })?;
+        let blob = self.0.input(what.as_str().into()).into_result().map_err(from_abi)?;
+        parse("the file that was found", &blob.meta_json)
     }
     fn image(&mut self, image: Image, facts: Value) -> Result<()> {
         let (width, height, format) = (image.width(), image.height(), image.format());

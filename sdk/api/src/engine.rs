@@ -1,6 +1,6 @@
 //! Engines: code that performs tasks with a model.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, PreviewOf};
 use crate::image::Image;
 use crate::model::ModelSpec;
@@ -11,6 +11,7 @@ use crate::schedule::Schedule;
 use crate::task::TaskInfo;
 use serde_json::Value;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Where an engine computes.
@@ -156,6 +157,21 @@ pub trait EngineCtx {
     /// As for [`Self::input_image`].
     fn input_bytes(&mut self, field: &str) -> Result<Vec<u8>>;
 
+    /// A file that a request means by its name, such as `<lora:shoes:1>` in a prompt: looked for in the folders for
+    /// files of this kind (`lora`), or the path itself if a field of the request names it. What was found stands in
+    /// the metadata of the run.
+    ///
+    /// # Errors
+    /// No such file, with the nearest name and the folders; several files of one name; a kind that is unknown, or
+    /// a host that finds no files.
+    fn find_file(&mut self, kind: &str, name: &str) -> Result<FoundFile> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("this host finds no file `{name}` of the kind {kind}"),
+        )
+        .hint("use a newer atelier, or name the file by its path"))
+    }
+
     /// Hands over a finished image. `facts` joins the image's metadata: what differs from image to image
     /// of one run (its seed, its index).
     ///
@@ -171,6 +187,15 @@ pub trait EngineCtx {
     fn preview(&mut self, _image: Image, _of: PreviewOf) -> Result<()> {
         Ok(())
     }
+}
+
+/// A file found by its name.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FoundFile {
+    /// Where it is: a file, or a folder with one file that matters.
+    pub path: PathBuf,
+    /// The SHA-256 of its content, in hexadecimal digits.
+    pub sha256: String,
 }
 
 /// An engine: loads models.

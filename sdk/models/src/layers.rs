@@ -1,6 +1,8 @@
 //! The layers the networks are made of, each with the weights it has in a checkpoint.
 
+use crate::adapters;
 use atelier_ops::{Conv2dSpec, conv2d, group_moments, group_norm, group_norm_silu, layer_norm, linear, silu};
+use atelier_weights::lora::Applied;
 use atelier_weights::{Result, Source};
 use candle_core::{DType, Device, Tensor};
 
@@ -20,6 +22,8 @@ pub struct Linear {
     pub weight: Tensor,
     /// (outputs).
     pub bias: Option<Tensor>,
+    /// Changes of the weight that are applied beside it.
+    pub adapters: Vec<Applied>,
 }
 
 impl Linear {
@@ -31,23 +35,25 @@ impl Linear {
 
     /// Without a bias. Errors: missing or misshapen tensors.
     pub fn without_bias(source: &Source, inputs: usize, outputs: usize) -> Result<Self> {
-        Ok(Self { weight: source.get(&[outputs, inputs], "weight")?, bias: None })
+        let (weight, adapters) = source.layer(&[outputs, inputs])?;
+        Ok(Self { weight, bias: None, adapters })
     }
 
     /// From the kernel (outputs, inputs, 1, 1) of a convolution, which on tokens is the same thing.
     pub fn from_pointwise(source: &Source, inputs: usize, outputs: usize) -> Result<Self> {
-        let kernel = source.get(&[outputs, inputs, 1, 1], "weight")?;
+        let (kernel, adapters) = source.layer(&[outputs, inputs, 1, 1])?;
         let weight = kernel.reshape((outputs, inputs)).map_err(|e| atelier_weights::Error::Tensor {
             place: "a 1x1 convolution".into(),
             tensor: source.path().into(),
             source: Box::new(e),
         })?;
-        Ok(Self { weight, bias: Some(source.get(&[outputs], "bias")?) })
+        Ok(Self { weight, bias: Some(source.get(&[outputs], "bias")?), adapters })
     }
 
     /// (..., inputs) to (..., outputs).
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        linear(x, &self.weight, self.bias.as_ref())
+        let y = linear(x, &self.weight, self.bias.as_ref())?;
+        self.adapters.iter().try_fold(y, |y, a| y + adapters::linear_change(a, x, &self.weight)?)
     }
 }
 
@@ -58,6 +64,8 @@ pub struct Conv2d {
     pub weight: Tensor,
     /// (outputs).
     pub bias: Tensor,
+    /// Changes of the kernel that are applied beside it.
+    pub adapters: Vec<Applied>,
     spec: Conv2dSpec,
 }
 
@@ -70,8 +78,8 @@ impl Conv2d {
         kernel: usize,
         spec: Conv2dSpec,
     ) -> Result<Self> {
-        let weight = source.get(&[outputs, inputs, kernel, kernel], "weight")?;
-        Ok(Self { weight, bias: source.get(&[outputs], "bias")?, spec })
+        let (weight, adapters) = source.layer(&[outputs, inputs, kernel, kernel])?;
+        Ok(Self { weight, bias: source.get(&[outputs], "bias")?, adapters, spec })
     }
 
     /// Without a bias. Errors: missing or misshapen tensors.
@@ -89,7 +97,7 @@ impl Conv2d {
             tensor: source.path().into(),
             source: Box::new(e),
         })?;
-        Ok(Self { weight, bias, spec })
+        Ok(Self { weight, bias, adapters: Vec::new(), spec })
     }
 
     /// An odd kernel that keeps the size of the image. Errors: missing or misshapen tensors.
@@ -99,7 +107,8 @@ impl Conv2d {
 
     /// (B, inputs, H, W) to (B, outputs, H', W').
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        conv2d(x, &self.weight, Some(&self.bias), self.spec)
+        let y = conv2d(x, &self.weight, Some(&self.bias), self.spec)?;
+        self.adapters.iter().try_fold(y, |y, a| y + adapters::conv_change(a, x, &self.weight, self.spec)?)
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`atelier_weights::Source`] and its own configuration, and is differentiable from its output to its input and to
 //! every weight that is a `Var`.
 
+mod adapters;
 mod clip_text;
 mod error;
 mod layers;

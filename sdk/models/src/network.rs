@@ -1,6 +1,7 @@
 //! What all networks have in common: they are built from a configuration and named tensors.
 
 use crate::error::Result;
+use atelier_weights::lora::{Adaptation, Modules, Part};
 use atelier_weights::{CheckpointPart, Component, ConfigFile, Provider, Source};
 use candle_core::{DType, Device};
 use std::path::Path;
@@ -22,6 +23,14 @@ pub trait Network: Sized {
     /// # Errors
     /// Missing or misshapen tensors.
     fn build(source: &Source, config: &Self::Config) -> Result<Self>;
+
+    /// The modules of a network of this configuration, without weights.
+    ///
+    /// # Errors
+    /// A configuration that no network can be built from.
+    fn modules(config: &Self::Config) -> Result<Modules> {
+        Modules::of(|source| Self::build(source, config))
+    }
 
     /// Builds the network of a folder, its `config.json` and weights, stored as `dtype` on `device`.
     ///
@@ -92,7 +101,25 @@ impl<M: Network> Prepared<M> {
     /// # Errors
     /// Missing or misshapen tensors.
     pub fn build(&self, dtype: DType, device: &Device) -> Result<Opened<M>> {
-        let model = M::build(&Source::new(self.tensors.clone(), dtype, device), &self.config)?;
+        self.build_from(&Source::new(self.tensors.clone(), dtype, device))
+    }
+
+    /// [`Self::build`] with adapters on the weights, those for `part`.
+    ///
+    /// # Errors
+    /// As for [`Self::build`].
+    pub fn build_adapted(
+        &self,
+        part: Part,
+        adaptation: &Adaptation,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Opened<M>> {
+        self.build_from(&adaptation.source(part, self.tensors.clone(), dtype, device))
+    }
+
+    fn build_from(&self, source: &Source) -> Result<Opened<M>> {
+        let model = M::build(source, &self.config)?;
         // Old text encoders save the numbers 0..77 as a buffer.
         let mut unused = self.tensors.unused();
         unused.retain(|name| !name.ends_with("position_ids"));

@@ -233,6 +233,66 @@ pub enum Error {
         /// What it has, in words.
         there: String,
     },
+    /// The file holds no adapter.
+    #[error("{}: expected a LoRA or another adapter, found {found}", path.display())]
+    NotAnAdapter {
+        /// The file.
+        path: PathBuf,
+        /// What it is, with its article.
+        found: &'static str,
+    },
+    /// An adapter of a kind that nothing here applies.
+    #[error("{}: this is an adapter of the kind {found}, which is not supported (LoRA, LoCon, LoHa, LoKr and DoRA are)", path.display())]
+    OtherAdapter {
+        /// The file.
+        path: PathBuf,
+        /// Its kind.
+        found: &'static str,
+    },
+    /// The factors of one module do not belong together, or to the model's module.
+    #[error("{}: module {module}: {message}", path.display())]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+        /// The module as the file spells it.
+        module: String,
+        /// Expected and found.
+        message: String,
+    },
+    /// A tensor of an adapter has infinities or things that are no numbers.
+    #[error("{}: tensor {tensor:?}: expected numbers, found infinities or NaN", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// An adapter for another kind of model.
+    #[error("{}: this adapter is for {found}, the model is {expected}", path.display())]
+    AdapterBase {
+        /// The file.
+        path: PathBuf,
+        /// What it is for.
+        found: String,
+        /// What the model is.
+        expected: String,
+    },
+    /// Not one module of an adapter is in the model.
+    #[error("{}: none of the {total} modules of this adapter are in the model, such as {}", path.display(), names.join(", "))]
+    NothingMatches {
+        /// The file.
+        path: PathBuf,
+        /// Modules in the file.
+        total: usize,
+        /// Some of them.
+        names: Vec<String>,
+    },
+    /// Weights for single blocks do not fit the UNet.
+    #[error("weights of blocks: {message}")]
+    Blocks {
+        /// Expected and found.
+        message: String,
+    },
     /// The tensor library failed.
     #[error("{place}: tensor {tensor:?}: {source}")]
     Tensor {

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::fake::Fake;
+use crate::lora::Applied;
 use crate::weights::Weights;
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
@@ -16,6 +17,18 @@ pub trait Provider: Send + Sync {
 
     /// Whether there is a tensor of this name.
     fn contains(&self, name: &str) -> bool;
+
+    /// The weight `name` of a linear layer or convolution, and the changes that the layer itself is to apply to it:
+    /// none from most providers.
+    fn layer(
+        &self,
+        name: &str,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<(Tensor, Vec<Applied>)> {
+        Ok((self.tensor(name, shape, dtype, device)?, Vec::new()))
+    }
 
     /// The names that were never asked for, sorted, but for those known to be of no use.
     fn unused(&self) -> Vec<String> {
@@ -76,6 +89,13 @@ impl Source {
     /// Errors: missing, or of another shape; the message has the full name.
     pub fn get(&self, shape: &[usize], name: &str) -> Result<Tensor> {
         self.provider.tensor(&self.full(&name), shape, self.dtype, &self.device)
+    }
+
+    /// The weight of this layer, which must have `shape`, and the changes that the layer is to apply to it.
+    ///
+    /// Errors: those of [`Self::get`].
+    pub fn layer(&self, shape: &[usize]) -> Result<(Tensor, Vec<Applied>)> {
+        self.provider.layer(&self.full(&"weight"), shape, self.dtype, &self.device)
     }
 
     /// Whether this place has a tensor `name`. Made-up weights have every name.

@@ -1,6 +1,8 @@
 //! Safetensors files, written one tensor after the other: a file is never held as a whole.
 
+use crate::convert;
 use crate::header::StoredDtype;
+use candle_core::{DType, Tensor};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -17,6 +19,17 @@ pub struct Outline {
 }
 
 impl Outline {
+    /// Of a tensor as it is in memory; what is no weight becomes f32.
+    pub fn of(name: impl Into<String>, tensor: &Tensor) -> Self {
+        let dtype = match tensor.dtype() {
+            DType::F16 => StoredDtype::F16,
+            DType::BF16 => StoredDtype::BF16,
+            DType::F64 => StoredDtype::F64,
+            _ => StoredDtype::F32,
+        };
+        Self { name: name.into(), dtype, shape: tensor.dims().to_vec() }
+    }
+
     /// Its length in bytes.
     pub fn bytes(&self) -> u64 {
         self.shape.iter().fold(self.dtype.size(), |n, d| n.saturating_mul(*d as u64))
@@ -62,6 +75,21 @@ pub fn write_safetensors<E: From<io::Error>>(
     }
     out.flush()?;
     Ok(())
+}
+
+/// The elements of a tensor, little-endian, as `dtype`, one of F16, BF16, F32 and F64.
+///
+/// # Errors
+/// Another type; the tensor library failed.
+pub fn bytes_of(tensor: &Tensor, dtype: StoredDtype) -> candle_core::Result<Vec<u8>> {
+    let dtype = match dtype {
+        StoredDtype::F16 => DType::F16,
+        StoredDtype::BF16 => DType::BF16,
+        StoredDtype::F32 => DType::F32,
+        StoredDtype::F64 => DType::F64,
+        other => candle_core::bail!("tensors are not written as {other:?}"),
+    };
+    convert::bytes(&tensor.to_dtype(dtype)?)
 }
 
 #[cfg(test)]

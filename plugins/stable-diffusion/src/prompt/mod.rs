@@ -35,18 +35,18 @@ impl std::fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// What is wrong with a prompt before anything is drawn or loaded.
-pub fn check(text: &str, templates: bool) -> Vec<Problem> {
-    let mut found: Vec<Problem> =
-        templates.then(|| template::Template::parse(text).err()).flatten().into_iter().collect();
-    match tags::extract(text) {
-        Err(problem) => found.push(problem),
+/// What is wrong with a prompt before anything is drawn or loaded; `loras` says whether it may have tags.
+pub fn check(text: &str, templates: bool, loras: bool) -> Vec<Problem> {
+    // A choice may be anywhere, also within a tag: what is drawn is looked at.
+    let drawn = if templates { template::expand(text, 0) } else { Ok(text.into()) };
+    let extracted = drawn.and_then(|text| tags::extract(&text));
+    match extracted {
+        Err(problem) => vec![problem],
         Ok((text, tags)) => {
-            found.extend(tags.iter().map(tags::LoraTag::refuse));
-            found.extend(schedule::Script::parse(&text).err());
+            let refused = tags.iter().filter(|_| !loras).map(tags::LoraTag::refuse);
+            refused.chain(schedule::Script::parse(&text).err()).collect()
         }
     }
-    found
 }
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
             let text = any_text(&mut state);
             let seed = random(&mut state) as u64;
             let text = template::expand(&text, seed).unwrap_or(text);
-            let _ = check(&text, true);
+            let _ = check(&text, true, true);
             let text = tags::extract(&text).map_or(text, |(text, _)| text);
             for part in grammar::parts(&text) {
                 assert!(part.weight.is_finite());
@@ -132,8 +132,10 @@ mod tests {
     #[test]
     fn problems_point_into_the_text() {
         let text = "é <lora:a:x> b";
-        let found = check(text, true);
+        let found = check(text, true, true);
         assert_eq!(&text[found[0].at.clone()], "<lora:a:x>");
-        assert!(check("a (plain) [prompt:5]", true).is_empty());
+        assert!(check("a (plain) [prompt:5]", true, true).is_empty());
+        assert!(check("<lora:{a|b}:{0.5|1}> x", true, true).is_empty());
+        assert_eq!(check("<lora:a>", true, false).len(), 1);
     }
 }

@@ -17,9 +17,10 @@ pub struct LoraTag {
 }
 
 impl LoraTag {
-    /// That LoRA cannot be used.
+    /// That a LoRA is asked for in the negative prompt.
     pub fn refuse(&self) -> Problem {
-        let message = format!("`{}` asks for a LoRA, which this engine cannot apply yet", self.name);
+        let message =
+            format!("`{}` is a LoRA, which acts on the whole model: name it in the prompt", self.name);
         Problem { at: self.at.clone(), message }
     }
 }

@@ -23,9 +23,16 @@ pub(super) enum Direction {
 #[derive(Clone, Debug)]
 enum Layer {
     Conv(Conv2d),
-    Block { convs: [Conv2d; 3], skip: Option<Conv2d> },
+    Block(Box<Block>),
     Relu,
     Enlarge,
+}
+
+/// Three convolutions beside a shortcut.
+#[derive(Clone, Debug)]
+struct Block {
+    convs: [Conv2d; 3],
+    skip: Option<Conv2d>,
 }
 
 /// One half.
@@ -65,7 +72,8 @@ impl Layers {
                 Layer::Conv(conv) => conv.forward(&x)?,
                 Layer::Relu => x.relu()?,
                 Layer::Enlarge => upsample_nearest(&x, 2 * x.dim(2)?, 2 * x.dim(3)?)?,
-                Layer::Block { convs: [a, b, c], skip } => {
+                Layer::Block(block) => {
+                    let Block { convs: [a, b, c], skip } = block.as_ref();
                     let h = c.forward(&b.forward(&a.forward(&x)?.relu()?)?.relu()?)?;
                     let x = skip.as_ref().map_or(Ok(x.clone()), |conv| conv.forward(&x))?;
                     (h + x)?.relu()?
@@ -167,7 +175,7 @@ impl Builder<'_> {
         ];
         let skip = self.has(number, "skip.weight");
         let skip = skip.then(|| self.conv(&name(".skip"), Conv2dSpec::padded(0))).transpose()?;
-        Ok(Layer::Block { convs, skip })
+        Ok(Layer::Block(Box::new(Block { convs, skip })))
     }
 
     fn conv(&self, name: &str, spec: Conv2dSpec) -> Result<Conv2d> {
