@@ -110,66 +110,53 @@ pub fn plan(
 ) -> Result<Plan> {
     source.check_fields()?;
     let captioners = captioners(&source, choice)?;
-    let rules = source.definition.images.clone();
-    let mut issues = std::mem::take(&mut source.issues);
-    let photos = photos::measure_all(&source.with_image(), rules.max_megapixels, memory, &mut issues, ctx)?;
-    let photos = usable(photos, rules.min_side, &source, &mut issues);
-    issues.sort();
-    source.issues = issues;
-    if photos.is_empty() {
-        return Err(nothing_left(&source));
-    }
-    let looks: Vec<Look<'_>> =
-        photos.iter().map(|p| Look { sha256: &p.sha256, measures: &p.measures }).collect();
-    let group_of =
-        groups(photos.len(), &pairs(&looks, Alike { bits: rules.near_bits, colour: rules.near_colour }));
+    let photos = usable_photos(&mut source, memory, ctx)?;
+    let group_of = group(&source, &photos);
     let rows: Vec<u32> = photos.iter().map(|p| p.row).collect();
     let rule = &source.definition.split;
     let strata = strata(&source.table, &rows, &rule.stratify, rule.pool_below);
-    let item = |(i, p): (usize, &Photo)| Item {
-        id: source.table.id(p.row as usize),
-        stratum: strata.of[i],
-        group: group_of[i],
-    };
+    let id = |p: &Photo| source.table.id(p.row as usize);
+    let item = |(i, p)| Item { id: id(p), stratum: strata.of[i], group: group_of[i] };
     let items: Vec<Item<'_>> = photos.iter().enumerate().map(item).collect();
     let (names, shares): (Vec<String>, Vec<f64>) = source.definition.parts().into_iter().unzip();
     let placed = split::split(&items, strata.names.len(), &shares, choice.seed);
-    let deviation = split::largest_deviation(&items, &strata, &placed, &shares);
-    let make = |i: usize| {
-        entry(
-            &source,
-            &photos[i],
-            &names[placed[i]],
-            strata.of[i],
-            items[group_of[i]].id,
-            &captioners,
-            choice.seed,
-        )
-    };
+    let size = |part: usize| placed.iter().filter(|p| **p == part).count();
+    let make = |i: usize| entry(&source, &photos[i], &names[placed[i]], &items, i, &captioners, choice.seed);
     let mut entries: Vec<Entry> = (0..photos.len()).map(make).collect();
-    entries.extend(
-        prototype(&items, &placed, strata.names.len(), choice)
-            .into_iter()
-            .map(|i| Entry { part: PROTOTYPE.into(), ..make(i) }),
-    );
+    let sample = prototype(&items, &placed, strata.names.len(), choice);
+    entries.extend(sample.into_iter().map(|i| Entry { part: PROTOTYPE.into(), ..make(i) }));
     entries.sort_by(|a, b| (&a.part, a.row).cmp(&(&b.part, b.row)));
-    let sizes = names
-        .iter()
-        .enumerate()
-        .map(|(p, n)| (n.clone(), placed.iter().filter(|x| **x == p).count()))
-        .collect();
     Ok(Plan {
-        parts: sizes,
+        parts: names.iter().enumerate().map(|(part, name)| (name.clone(), size(part))).collect(),
         strata: strata_counts(&strata, &placed, names.len()),
         pooled: strata.pooled,
-        deviation,
+        deviation: split::largest_deviation(&items, &strata, &placed, &shares),
         groups: count_groups(&group_of),
         balance: balance(&source, &rows, &placed, names.len()),
         entries,
-        size: rules.size,
-        pad: rules.pad,
+        size: source.definition.images.size,
+        pad: source.definition.images.pad,
         source,
     })
+}
+
+/// The photos that can be used; what keeps the others out becomes issues.
+fn usable_photos(source: &mut Source, memory: Option<&Path>, ctx: &mut dyn EngineCtx) -> Result<Vec<Photo>> {
+    let limit = source.definition.images.max_megapixels;
+    let mut issues = std::mem::take(&mut source.issues);
+    let photos = photos::measure_all(&source.with_image(), limit, memory, &mut issues, ctx)?;
+    let photos = usable(photos, source.definition.images.min_side, source, &mut issues);
+    issues.sort();
+    source.issues = issues;
+    if photos.is_empty() { Err(nothing_left(source)) } else { Ok(photos) }
+}
+
+/// For each photo the place of the first that shows the same.
+fn group(source: &Source, photos: &[Photo]) -> Vec<usize> {
+    let rules = &source.definition.images;
+    let looks: Vec<Look<'_>> =
+        photos.iter().map(|p| Look { sha256: &p.sha256, measures: &p.measures }).collect();
+    groups(photos.len(), &pairs(&looks, Alike { bits: rules.near_bits, colour: rules.near_colour }))
 }
 
 fn captioners(source: &Source, choice: &Choice) -> Result<Vec<Captioner>> {
@@ -224,8 +211,8 @@ fn entry(
     source: &Source,
     photo: &Photo,
     part: &str,
-    stratum: usize,
-    group: &str,
+    items: &[Item<'_>],
+    place: usize,
     captioners: &[Captioner],
     seed: u64,
 ) -> Entry {
@@ -243,8 +230,8 @@ fn entry(
         source: photo.path.clone(),
         source_sha256: photo.sha256.clone(),
         key: sha256(of.as_bytes()),
-        stratum,
-        group: group.into(),
+        stratum: items[place].stratum,
+        group: items[items[place].group].id.into(),
         background,
         captions: captioners.iter().map(|c| c.caption(seed, id, value).0).collect(),
     }
