@@ -3,10 +3,10 @@
 //! A crate that is merely a dependency registers nothing, silently: the linker drops it. The `use` lines
 //! keep it; a test compares what is found with the list that is expected.
 
-#[cfg(feature = "dataset")]
-use atelier_dataset as _;
 #[cfg(feature = "adapters")]
 use atelier_adapters as _;
+#[cfg(feature = "dataset")]
+use atelier_dataset as _;
 #[cfg(feature = "model-tools")]
 use atelier_model_tools as _;
 #[cfg(feature = "samplers")]

@@ -24,20 +24,138 @@ pub fn read(path: &Path, id: &str, issues: &mut Vec<Issue>) -> Result<Table> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let other = decoded.other_lines.iter();
     issues.extend(other.map(|n| Issue::new(IssueKind::Encoding, format!("{name}:{n}"), "line is not UTF-8")));
-    let mut reader = ReaderBuilder::new().flexible(true).from_reader(decoded.text.as_bytes());
-    let damaged = || format!("{} is not a CSV table", path.display());
-    let header: Vec<String> =
-        reader.headers().kind(ErrorKind::Corrupt, damaged)?.iter().map(|h| h.trim().to_string()).collect();
+    let (head, header) = header(path, &decoded.text)?;
     let id_at = header.iter().position(|h| h == id).ok_or_else(|| no_column(path, id, &header))?;
-    let mut rows =
-        Rows { name: &name, width: header.len(), id_at, seen: HashSet::new(), kept: Vec::new(), issues };
-    for record in reader.into_records() {
-        match record {
-            Ok(record) => rows.add(record),
-            Err(e) => rows.issues.push(Issue::new(IssueKind::BadRecord, name.clone(), e.to_string())),
+    let chunks = chunks(&decoded.text[head..], 1 + decoded.text[..head].matches('\n').count());
+    let parts: Vec<Part> =
+        chunks.into_par_iter().map(|c| Part::read(c, &name, header.len(), id_at)).collect();
+    Ok(joined(parts, &name, header, issues))
+}
+
+/// The names of the columns, and where the records begin.
+fn header(path: &Path, text: &str) -> Result<(usize, Vec<String>)> {
+    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
+    let mut record = StringRecord::new();
+    let damaged = || format!("{} is not a CSV table", path.display());
+    reader.read_record(&mut record).kind(ErrorKind::Corrupt, damaged)?;
+    let names = record.iter().map(|h| h.trim().to_string()).collect();
+    Ok(((reader.position().byte() as usize).min(text.len()), names))
+}
+
+/// A part of the text that begins and ends between records, with the number of its first line.
+type Chunk<'a> = (&'a str, usize);
+
+/// Smallest chunk that is worth a thread.
+const CHUNK: usize = 256 << 10;
+
+/// Cuts the text where a line ends outside of quotes.
+fn chunks(text: &str, first_line: usize) -> Vec<Chunk<'_>> {
+    let (mut out, mut from, mut line, mut lines, mut quoted) = (Vec::new(), 0, first_line, first_line, false);
+    for (i, b) in text.bytes().enumerate() {
+        quoted ^= b == b'"';
+        if b == b'\n' {
+            lines += 1;
+            if !quoted && i + 1 - from >= CHUNK {
+                out.push((&text[from..=i], line));
+                (from, line) = (i + 1, lines);
+            }
         }
     }
-    Ok(table(header, id_at, rows.kept))
+    out.push((&text[from..], line));
+    out
+}
+
+/// The records of one chunk.
+struct Part {
+    columns: Vec<ColumnBuilder>,
+    ids: Vec<String>,
+    /// The lines of the records.
+    lines: Vec<u64>,
+    issues: Vec<Issue>,
+}
+
+impl Part {
+    fn read((text, first_line): Chunk<'_>, name: &str, width: usize, id_at: usize) -> Self {
+        let columns = (0..width).map(|_| ColumnBuilder::new("")).collect();
+        let mut part = Self { columns, ids: Vec::new(), lines: Vec::new(), issues: Vec::new() };
+        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
+        let mut record = StringRecord::new();
+        loop {
+            match reader.read_record(&mut record) {
+                Ok(false) => return part,
+                Ok(true) => {
+                    let line = record.position().map_or(0, ::csv::Position::line) + first_line as u64 - 1;
+                    part.add(&record, name, line, id_at);
+                }
+                // The text is UTF-8 and any number of cells is taken: nothing else can be wrong.
+                Err(e) => {
+                    part.issues.push(Issue::new(IssueKind::BadRecord, name, e.to_string()));
+                    return part;
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, record: &StringRecord, name: &str, line: u64, id_at: usize) {
+        let id = record.get(id_at).unwrap_or_default().trim();
+        if let Some((kind, why)) = refusal(record, id, self.columns.len()) {
+            return self.issues.push(Issue::new(kind, format!("{name}:{line}"), why));
+        }
+        // Looked at as a whole first: nearly every record is plain.
+        if record.as_slice().contains(['<', '&']) || record.iter().any(is_formula) {
+            record.iter().for_each(|cell| self.look(&format!("{name}:{line}"), id, cell));
+        }
+        for (column, cell) in self.columns.iter_mut().zip(record) {
+            column.push_cleaned(cell, html::clean);
+        }
+        self.ids.push(id.to_string());
+        self.lines.push(line);
+    }
+
+    /// Notes what does not keep a record out.
+    fn look(&mut self, at: &str, id: &str, cell: &str) {
+        if is_formula(cell) {
+            let why = format!("record {id}: {:?}; it is written with a ' before it", brief(cell));
+            self.issues.push(Issue::new(IssueKind::Formula, at, why));
+        }
+        if html::is_markup(cell) {
+            let why = format!("record {id}: {:?}", brief(cell));
+            self.issues.push(Issue::new(IssueKind::Markup, at, why));
+        }
+    }
+}
+
+/// Why a record does not count.
+fn refusal(record: &StringRecord, id: &str, width: usize) -> Option<(IssueKind, String)> {
+    if record.len() != width {
+        return Some((IssueKind::BadRecord, format!("{} cells where the header has {width}", record.len())));
+    }
+    let why = || format!("id {id:?} is no plain name of up to 64 letters, digits, `-`, `_` and `.`");
+    (!is_plain_name(id)).then(|| (IssueKind::UnsafeName, why()))
+}
+
+/// One table of all parts, without the records whose id came before.
+fn joined(mut parts: Vec<Part>, name: &str, header: Vec<String>, issues: &mut Vec<Issue>) -> Table {
+    let mut seen: HashSet<&str> = HashSet::with_capacity(parts.iter().map(|p| p.ids.len()).sum());
+    let mut kept: Vec<Vec<bool>> = Vec::with_capacity(parts.len());
+    for part in &parts {
+        kept.push(part.ids.iter().map(|id| seen.insert(id)).collect());
+        let again =
+            kept.last().into_iter().flatten().zip(&part.ids).zip(&part.lines).filter(|((k, _), _)| !**k);
+        issues.extend(again.map(|((_, id), line)| {
+            let why = format!("id {id} came before; the first record counts");
+            Issue::new(IssueKind::DuplicateId, format!("{name}:{line}"), why)
+        }));
+    }
+    issues.extend(parts.iter_mut().flat_map(|p| std::mem::take(&mut p.issues)));
+    let join = |(i, name): (usize, &String)| {
+        let of_part = parts.iter().zip(&kept).map(|(p, kept)| (&p.columns[i], kept.as_slice()));
+        ColumnBuilder::joined(name, of_part)
+    };
+    let columns = header.par_iter().enumerate().filter(|(_, name)| !name.is_empty()).map(join).collect();
+    let ids =
+        parts.into_iter().zip(&kept).flat_map(|(p, kept)| p.ids.into_iter().zip(kept).filter(|(_, k)| **k));
+    Table::new(ids.map(|(id, _)| id).collect(), columns)
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>> {
@@ -72,52 +190,6 @@ fn no_column(path: &Path, id: &str, header: &[String]) -> Error {
     e.hint(format!("it has: {}", header.join(", ")))
 }
 
-struct Rows<'a> {
-    name: &'a str,
-    width: usize,
-    id_at: usize,
-    seen: HashSet<String>,
-    kept: Vec<StringRecord>,
-    issues: &'a mut Vec<Issue>,
-}
-
-impl Rows<'_> {
-    fn add(&mut self, record: StringRecord) {
-        let line = record.position().map_or(0, ::csv::Position::line);
-        let at = format!("{}:{line}", self.name);
-        if record.len() != self.width {
-            let why = format!("{} cells where the header has {}", record.len(), self.width);
-            return self.issues.push(Issue::new(IssueKind::BadRecord, at, why));
-        }
-        let id = record[self.id_at].trim();
-        if !is_plain_name(id) {
-            let why = format!("id {id:?} is no plain name of up to 64 letters, digits, `-`, `_` and `.`");
-            return self.issues.push(Issue::new(IssueKind::UnsafeName, at, why));
-        }
-        if self.seen.contains(id) {
-            let why = format!("id {id} came before; the first record counts");
-            return self.issues.push(Issue::new(IssueKind::DuplicateId, at, why));
-        }
-        for cell in record.iter() {
-            self.look(&at, id, cell);
-        }
-        self.seen.insert(id.to_string());
-        self.kept.push(record);
-    }
-
-    /// Notes what does not keep a record out.
-    fn look(&mut self, at: &str, id: &str, cell: &str) {
-        if is_formula(cell) {
-            let why = format!("record {id}: {:?}; it is written with a ' before it", brief(cell));
-            self.issues.push(Issue::new(IssueKind::Formula, at, why));
-        }
-        if cell.bytes().any(|b| b == b'<' || b == b'&') && html::is_markup(cell) {
-            let why = format!("record {id}: {:?}", brief(cell));
-            self.issues.push(Issue::new(IssueKind::Markup, at, why));
-        }
-    }
-}
-
 /// The beginning of a text, for messages.
 pub fn brief(text: &str) -> String {
     let short: String = text.chars().take(40).collect();
@@ -139,19 +211,6 @@ pub fn defused(cell: &str) -> String {
     if is_formula(cell) { format!("'{cell}") } else { cell.to_string() }
 }
 
-/// The columns are independent: each is made on its own.
-fn table(header: Vec<String>, id_at: usize, rows: Vec<StringRecord>) -> Table {
-    let ids = rows.iter().map(|r| r[id_at].trim().to_string()).collect();
-    let named = header.into_par_iter().enumerate().filter(|(_, name)| !name.is_empty());
-    let columns = named.map(|(i, name)| {
-        let mut column = ColumnBuilder::new(&name);
-        rows.iter().for_each(|r| column.push(&html::clean(&r[i])));
-        column.finish(rows.len())
-    });
-    let columns = columns.collect();
-    Table::new(ids, columns)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,12 +225,13 @@ mod tests {
 
     #[test]
     fn good_rows_are_read_and_every_bad_one_is_listed_with_its_line() {
-        let (table, issues) = read_text(
+        let (table, mut issues) = read_text(
             b"\xef\xbb\xbfid,name\n1,\"a, b\"\n2,caf\xe9\n../3,c\n/etc/4,d\n1,again\n5,e,f\n6,=SUM(A1)\n7,<b>Nice</b> &amp; new\n",
         );
         let table = table.unwrap();
         let names: Vec<_> = (0..table.len()).map(|r| table.text(r, "name")).collect();
         assert_eq!(names, ["a, b", "café", "=SUM(A1)", "Nice & new"]);
+        issues.sort_by(|a, b| a.what.cmp(&b.what));
         let found: Vec<_> = issues.iter().map(|i| (i.kind, i.what.as_str())).collect();
         assert_eq!(
             found,
@@ -185,6 +245,25 @@ mod tests {
                 (IssueKind::Markup, "styles.csv:9"),
             ]
         );
+    }
+
+    #[test]
+    fn a_large_table_is_read_in_parts_as_if_in_one() {
+        let row = |i: usize| format!("{i},\"name {}, with\na line\",x{}\n", i % 50, i);
+        let body: String = (0..40_000).map(row).collect();
+        let text = format!("id,name,other\n{body}7,again,x\n");
+        assert!(chunks(&text, 1).len() > 2);
+        let (table, issues) = read_text(text.as_bytes());
+        let table = table.unwrap();
+        assert_eq!(
+            (table.len(), table.id(39_999), table.text(123, "name")),
+            (40_000, "39999", "name 23, with a line")
+        );
+        assert_eq!(
+            (table.text(39_999, "other"), table.column("name").unwrap().values().len()),
+            ("x39999", 51)
+        );
+        assert_eq!(issues.iter().map(|i| i.what.as_str()).collect::<Vec<_>>(), ["styles.csv:80002"]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub fn is_markup(text: &str) -> bool {
 /// The text without tags and comments, with entities resolved and white space collapsed. What only looks like
 /// markup (`a < b`, `AT&T`) stays.
 pub fn clean(text: &str) -> Cow<'_, str> {
-    if !text.contains(['<', '&', '\n', '\t', '\u{a0}']) && !text.contains("  ") {
+    if is_plain(text) {
         return Cow::Borrowed(text.trim());
     }
     let mut out = String::with_capacity(text.len());
@@ -43,6 +43,17 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     }
     out.truncate(out.trim_end().len());
     Cow::Owned(out)
+}
+
+/// Whether there is nothing to clean, as in nearly every cell of a table: looked at by bytes, since there are many.
+fn is_plain(text: &str) -> bool {
+    let mut before = 0;
+    text.bytes().all(|b| {
+        let doubled = b == b' ' && before == b' ';
+        before = b;
+        // 0xc2 begins a space that does not break, and little else.
+        !(doubled || b == b'<' || b == b'&' || b < b' ' || b == 0xc2)
+    })
 }
 
 fn is_inline(tag: &str) -> bool {

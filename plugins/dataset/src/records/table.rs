@@ -1,6 +1,8 @@
 //! A table of text by columns: each value is stored once, rows are numbers.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// The code of "no value".
 pub const MISSING: u32 = 0;
@@ -42,31 +44,59 @@ impl Column {
 #[derive(Debug)]
 pub struct ColumnBuilder {
     column: Column,
-    known: HashMap<Box<str>, u32>,
+    /// Codes of texts as they were given, and as they are kept.
+    known: HashMap<Box<str>, u32, BuildHasherDefault<Quick>>,
 }
 
 impl ColumnBuilder {
     /// An empty column.
     pub fn new(name: &str) -> Self {
         let column = Column { name: name.into(), codes: Vec::new(), values: vec!["".into()] };
-        Self { column, known: HashMap::new() }
+        Self { column, known: HashMap::default() }
     }
 
     /// Adds a row. White space around the text does not count; `NA` and the like are no value.
     pub fn push(&mut self, text: &str) {
-        let text = text.trim();
-        let code = if is_missing(text) { MISSING } else { self.code(text) };
+        self.push_cleaned(text, |t| Cow::Borrowed(t));
+    }
+
+    /// Adds a row whose text is kept as `clean` makes it, which is asked once for each text.
+    pub fn push_cleaned<'a>(&mut self, text: &'a str, clean: impl FnOnce(&'a str) -> Cow<'a, str>) {
+        let code = match self.known.get(text) {
+            Some(code) => *code,
+            None => self.learn(text, clean(text).trim()),
+        };
         self.column.codes.push(code);
     }
 
-    fn code(&mut self, text: &str) -> u32 {
-        if let Some(code) = self.known.get(text) {
-            return *code;
+    /// A text that was not given before.
+    fn learn(&mut self, given: &str, kept: &str) -> u32 {
+        let code = match self.known.get(kept) {
+            Some(code) => *code,
+            None if is_missing(kept) => MISSING,
+            None => {
+                self.column.values.push(kept.into());
+                self.known.insert(kept.into(), self.column.values.len() as u32 - 1);
+                self.column.values.len() as u32 - 1
+            }
+        };
+        if given != kept {
+            self.known.insert(given.into(), code);
         }
-        let code = self.column.values.len() as u32;
-        self.column.values.push(text.into());
-        self.known.insert(text.into(), code);
         code
+    }
+
+    /// One column of several, without the rows that are not kept.
+    pub fn joined<'a>(name: &str, parts: impl Iterator<Item = (&'a Self, &'a [bool])>) -> Column {
+        let mut all = Self::new(name);
+        for (part, kept) in parts {
+            let values = part.column.values.iter();
+            let codes: Vec<u32> =
+                values.map(|v| if v.is_empty() { MISSING } else { all.learn(v, v) }).collect();
+            let rows = part.column.codes.iter().zip(kept).filter(|(_, kept)| **kept);
+            all.column.codes.extend(rows.map(|(code, _)| codes[*code as usize]));
+        }
+        all.column
     }
 
     /// The column, with rows without value up to `rows`.
@@ -79,6 +109,25 @@ impl ColumnBuilder {
     pub fn push_at(&mut self, row: usize, text: &str) {
         self.column.codes.resize(row, MISSING);
         self.push(text);
+    }
+}
+
+/// A hash for short texts: eight bytes at a time, multiplied (Fowler, Noll and Vo's idea with wider steps). A table
+/// that is made to collide would be slow to read, and no more.
+#[derive(Debug, Default)]
+struct Quick(u64);
+
+impl Hasher for Quick {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517c_c1b7_2722_0a95);
+        }
+    }
+    fn finish(&self) -> u64 {
+        // The map looks at the highest and the lowest bits.
+        self.0 ^ (self.0 >> 32)
     }
 }
 
