@@ -44,44 +44,60 @@ impl Column {
 #[derive(Debug)]
 pub struct ColumnBuilder {
     column: Column,
-    /// Codes of texts as they were given, and as they are kept.
-    known: HashMap<Box<str>, u32, BuildHasherDefault<Quick>>,
+    /// The code of a text as it is kept, by the text's hash: the text itself is in the column.
+    by_hash: HashMap<u64, u32, BuildHasherDefault<Same>>,
+    /// Codes of texts that are kept in another form, or whose hash another text has.
+    others: HashMap<Box<str>, u32>,
 }
 
 impl ColumnBuilder {
     /// An empty column.
     pub fn new(name: &str) -> Self {
         let column = Column { name: name.into(), codes: Vec::new(), values: vec!["".into()] };
-        Self { column, known: HashMap::default() }
+        let mut builder = Self { column, by_hash: HashMap::default(), others: HashMap::new() };
+        builder.by_hash.insert(hash(""), MISSING);
+        builder
     }
 
     /// Adds a row. White space around the text does not count; `NA` and the like are no value.
     pub fn push(&mut self, text: &str) {
-        self.push_cleaned(text, |t| Cow::Borrowed(t));
+        self.push_cleaned(text, Cow::Borrowed);
     }
 
     /// Adds a row whose text is kept as `clean` makes it, which is asked once for each text.
     pub fn push_cleaned<'a>(&mut self, text: &'a str, clean: impl FnOnce(&'a str) -> Cow<'a, str>) {
-        let code = match self.known.get(text) {
-            Some(code) => *code,
+        let code = match self.find(text, hash(text)) {
+            Some(code) => code,
             None => self.learn(text, clean(text).trim()),
         };
         self.column.codes.push(code);
     }
 
-    /// A text that was not given before.
+    fn find(&self, text: &str, hash: u64) -> Option<u32> {
+        match self.by_hash.get(&hash) {
+            Some(code) if *self.column.values[*code as usize] == *text => Some(*code),
+            _ if self.others.is_empty() => None,
+            _ => self.others.get(text).copied(),
+        }
+    }
+
+    /// The code of a text that was not given before.
     fn learn(&mut self, given: &str, kept: &str) -> u32 {
-        let code = match self.known.get(kept) {
-            Some(code) => *code,
+        let hash = hash(kept);
+        let code = match self.find(kept, hash) {
+            Some(code) => code,
             None if is_missing(kept) => MISSING,
             None => {
+                let code = self.column.values.len() as u32;
                 self.column.values.push(kept.into());
-                self.known.insert(kept.into(), self.column.values.len() as u32 - 1);
-                self.column.values.len() as u32 - 1
+                if *self.by_hash.entry(hash).or_insert(code) != code {
+                    self.others.insert(kept.into(), code);
+                }
+                code
             }
         };
         if given != kept {
-            self.known.insert(given.into(), code);
+            self.others.insert(given.into(), code);
         }
         code
     }
@@ -90,6 +106,7 @@ impl ColumnBuilder {
     pub fn joined<'a>(name: &str, parts: impl Iterator<Item = (&'a Self, &'a [bool])>) -> Column {
         let mut all = Self::new(name);
         for (part, kept) in parts {
+            all.column.codes.reserve(kept.len());
             let values = part.column.values.iter();
             let codes: Vec<u32> =
                 values.map(|v| if v.is_empty() { MISSING } else { all.learn(v, v) }).collect();
@@ -112,22 +129,31 @@ impl ColumnBuilder {
     }
 }
 
-/// A hash for short texts: eight bytes at a time, multiplied (Fowler, Noll and Vo's idea with wider steps). A table
-/// that is made to collide would be slow to read, and no more.
-#[derive(Debug, Default)]
-struct Quick(u64);
+/// A hash for short texts: eight bytes at a time, multiplied and turned (after Fowler, Noll and Vo). A table that is
+/// made to collide would be slow to read, and no more.
+fn hash(text: &str) -> u64 {
+    let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, b| word << 8 | u64::from(*b));
+    let words = text.as_bytes().chunks_exact(8);
+    let last = word(words.remainder());
+    let hash = mix(words.fold(text.len() as u64, |hash, bytes| mix(hash, word(bytes))), last);
+    // The map looks at the highest and the lowest bits.
+    hash ^ (hash >> 32)
+}
 
-impl Hasher for Quick {
+/// For what is a hash already.
+#[derive(Debug, Default)]
+struct Same(u64);
+
+impl Hasher for Same {
     fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517c_c1b7_2722_0a95);
-        }
+        bytes.iter().for_each(|b| self.0 = self.0.rotate_left(8) ^ u64::from(*b));
+    }
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
     fn finish(&self) -> u64 {
-        // The map looks at the highest and the lowest bits.
-        self.0 ^ (self.0 >> 32)
+        self.0
     }
 }
 
