@@ -263,7 +263,7 @@ mod tests {
         );
         assert_eq!(
             (table.text(39_999, "other"), table.column("name").unwrap().values().len()),
-            ("x39999", 51)
+            ("x39999", 52)
         );
         assert_eq!(issues.iter().map(|i| i.what.as_str()).collect::<Vec<_>>(), ["styles.csv:80002"]);
     }
