@@ -1,6 +1,7 @@
 //! The readers of model files.
 
 use crate::fuzzing::{Target, as_it_is};
+use atelier_weights::lora::Adapter;
 use atelier_weights::{Checkpoint, ConfigFile, DiffusersFolder, StoredDtype, Weights};
 use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 use candle_core::{DType, Device, Tensor};
@@ -39,6 +40,23 @@ pub const TARGETS: &[Target] = &[
             b"output_blocks.0.",
             b"lora_unet_",
             b"[320,4,3,3]",
+            b"[]",
+        ],
+        mend: header_length,
+    },
+    Target {
+        name: "lora",
+        seeds: adapters,
+        read: adapter,
+        words: &[
+            b"lora_unet_",
+            b".lora_mid.weight",
+            b".alpha",
+            b".dora_scale",
+            b".hada_t1",
+            b".lokr_w1_a",
+            b".diff_b",
+            b"[8,8,1,1]",
             b"[]",
         ],
         mend: header_length,
@@ -169,6 +187,36 @@ fn checkpoints() -> Vec<Vec<u8>> {
     ]
 }
 
+/// One adapter of each kind, for a matrix of 8 by 8.
+fn adapters() -> Vec<Vec<u8>> {
+    let shaped = |shape: &[usize]| Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap();
+    let kind = |ends: &[(&str, &[usize])]| {
+        let named: Vec<(String, Tensor)> = ends
+            .iter()
+            .map(|(end, shape)| (format!("lora_unet_mid_block_attentions_0_proj_in.{end}"), shaped(shape)))
+            .collect();
+        let named: Vec<(&str, Tensor)> = named.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+        file(&named, true)
+    };
+    vec![
+        kind(&[("lora_down.weight", &[2, 8]), ("lora_up.weight", &[8, 2]), ("alpha", &[])]),
+        kind(&[("lora_down.weight", &[2, 8]), ("lora_up.weight", &[8, 2]), ("dora_scale", &[8, 1])]),
+        kind(&[
+            ("lora_down.weight", &[2, 8, 1, 1]),
+            ("lora_mid.weight", &[2, 2, 3, 3]),
+            ("lora_up.weight", &[8, 2, 1, 1]),
+        ]),
+        kind(&[
+            ("hada_w1_a", &[8, 2]),
+            ("hada_w1_b", &[2, 8]),
+            ("hada_w2_a", &[8, 2]),
+            ("hada_w2_b", &[2, 8]),
+        ]),
+        kind(&[("lokr_w1", &[2, 2]), ("lokr_w2_a", &[4, 2]), ("lokr_w2_b", &[2, 4])]),
+        kind(&[("diff", &[8, 8]), ("diff_b", &[8])]),
+    ]
+}
+
 /// The archives that torch wrote for the tests, and the smallest one.
 fn archives() -> Vec<Vec<u8>> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/weights");
@@ -248,6 +296,23 @@ fn checkpoint(bytes: &[u8]) -> bool {
             let _ = part.encoded(name, None);
         }
         let _ = part.config().fields().count();
+    }
+    true
+}
+
+/// An adapter, and what it changes in weights that it says it fits.
+fn adapter(bytes: &[u8]) -> bool {
+    let file = on_disk(bytes);
+    let Ok(adapter) = Adapter::open(file.path()) else { return false };
+    let _ = (adapter.layout(), adapter.base().to_string(), adapter.embeddings());
+    for (_, _, delta) in adapter.changes() {
+        let _ = (delta.kind(), delta.rank(), delta.alpha(), delta.size());
+        for shape in [&[8, 8][..], &[8, 8, 1, 1], &[8, 8, 3, 3]] {
+            let base = Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap();
+            if delta.fits(shape) {
+                delta.change(&base).unwrap();
+            }
+        }
     }
     true
 }

@@ -104,6 +104,7 @@ fn sizes_and_names_that_do_not_fit_are_told_before_anything_is_drawn() {
     refused(&["hires.upscaler=magic"], &["/hires/upscaler"]);
     refused(&["hires.steps=5"], &["/hires/scale", "not its size"]);
     refused(&["hires.strength=2"], &["/hires/strength"]);
+    refused(&["hires.prompt={0::a|0::b}"], &["/hires/prompt"]);
     refused(&["hires.prompt=<lora:a:1>"], &["/hires/prompt"]);
     let sets = ["-s", "hires.scale=2", "-s", "hires.sampler=eulr"];
     let said = place.run(&[&["generate"], &BASE[..], &sets].concat());

@@ -62,6 +62,7 @@ fn model_state(m: &atelier_sdk::model::ModelItem) -> Value {
     let state = match &m.spec.path {
         None => "no files".to_string(),
         Some(p) if p.exists() => "found".to_string(),
+        Some(_) if !m.spec.files.is_empty() => format!("not here: atelier models pull {}", m.spec.key),
         Some(p) => format!("missing: {}", p.display()),
     };
     json!({"key": m.spec.key, "path": m.spec.path, "state": state})

@@ -3,8 +3,8 @@
 use super::args::ModelInspect;
 use super::models::map;
 use super::{Studio, say, say_json, tool};
+use crate::digests;
 use crate::machine::human_bytes;
-use crate::model_store;
 use atelier_sdk::Result;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub fn run(args: &ModelInspect, studio: &Studio) -> Result<()> {
     let path = locate(&args.which, studio)?;
     let mut facts = look(&path, args.values, args.json, studio)?;
     if path.is_file() && !args.no_hash {
-        let (sha256, _) = model_store::digest(&path)?;
+        let sha256 = digests::of_file(&path)?;
         facts["short_hash"] = json!(&sha256[..SHORT]);
         facts["sha256"] = json!(sha256);
     }

@@ -4,7 +4,7 @@ use crate::error;
 use crate::pipeline::Pipeline;
 use crate::preview::Previews;
 use crate::prompt::conditioning::{Conditioning, Now};
-use atelier_models::UNet2DConditionModel;
+use crate::together::Denoise;
 use atelier_sdk::rng::NormalRng;
 use atelier_sdk::{EngineCtx, Error, Event, PreviewOf, Result, SampleCtx};
 use candle_core::{Device, Tensor};
@@ -70,7 +70,7 @@ pub struct Guided<'a> {
     ctx: &'a mut dyn EngineCtx,
     step_began: Instant,
     channels: Option<Tensor>,
-    unet: Arc<UNet2DConditionModel>,
+    network: Arc<dyn Denoise>,
     sequential: bool,
     /// With the clean image that was last expected.
     previews: Option<(Previews<'a>, Vec<f32>)>,
@@ -121,7 +121,7 @@ impl<'a> Guided<'a> {
             channels: None,
             sequential: false,
             previews: None,
-            unet: pipeline.unet()?,
+            network: pipeline.unet()?,
         })
     }
 
@@ -131,6 +131,12 @@ impl<'a> Guided<'a> {
     pub fn with_channels(mut self, channels: Option<Tensor>) -> Self {
         self.channels = channels;
         self
+    }
+
+    /// Has the network evaluated by something else.
+    #[must_use]
+    pub(crate) fn with_network(self, network: Arc<dyn Denoise>) -> Self {
+        Self { network, ..self }
     }
 
     /// Evaluates the prompts one after the other, or in one batch.
@@ -155,9 +161,9 @@ impl<'a> Guided<'a> {
         let timesteps = Tensor::full(timestep as f32, batch, sample.device())?;
         let mut out = Vec::new();
         for first in (0..passes).step_by(batch) {
-            match self.unet.forward(&sample, &timesteps, &context.narrow(0, first, batch)?.contiguous()?) {
+            match self.network.forward(&sample, &timesteps, &context.narrow(0, first, batch)?.contiguous()?) {
                 Ok(some) => out.extend(some.flatten_all()?.to_vec1::<f32>()?),
-                Err(e) => return Ok(Err(error::model("the UNet failed", e))),
+                Err(e) => return Ok(Err(e)),
             }
         }
         Ok(Ok(out))
@@ -166,7 +172,7 @@ impl<'a> Guided<'a> {
     /// Shows the clean image that is expected after step `i`; the last step gives the image itself.
     fn show(&mut self, i: usize) -> Result<()> {
         let Some((previews, denoised)) = &self.previews else { return Ok(()) };
-        if (i + 1) % previews.every.max(1) != 0 || i + 1 >= self.steps || denoised.is_empty() {
+        if !(i + 1).is_multiple_of(previews.every.max(1)) || i + 1 >= self.steps || denoised.is_empty() {
             return Ok(());
         }
         let image = previews.painter.paint(self.pipeline, denoised, self.shape)?;

@@ -148,7 +148,7 @@ impl Hires {
             return if unused { vec![violation()] } else { Vec::new() };
         }
         let (w, h) = self.exact(first);
-        let fits = |v: f64| v.fract() == 0.0 && v as u32 % unit == 0;
+        let fits = |v: f64| v.fract() == 0.0 && (v as u32).is_multiple_of(unit);
         let field = match (self.width, self.height) {
             (0, 0) => "/hires/scale",
             (0, _) => "/hires/height",
@@ -182,7 +182,9 @@ impl Hires {
 /// The sizes next below and next above `width` that have the first pass's shape and fit, with their scales.
 fn nearest(first: (u32, u32), width: f64, unit: u32) -> String {
     let height = |w: u32| f64::from(w) * f64::from(first.1) / f64::from(first.0);
-    let fits = |w: &u32| height(*w).fract() == 0.0 && height(*w) as u32 % unit == 0 && height(*w) <= 4096.0;
+    let fits = |w: &u32| {
+        height(*w).fract() == 0.0 && (height(*w) as u32).is_multiple_of(unit) && height(*w) <= 4096.0
+    };
     let units = |range: std::ops::RangeInclusive<u32>| range.map(|n| n * unit);
     let below = units(first.0 / unit..=(width / f64::from(unit)).floor() as u32).rev().find(fits);
     let above = units((width / f64::from(unit)).ceil() as u32..=4096 / unit).find(fits);

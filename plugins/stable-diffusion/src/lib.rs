@@ -30,6 +30,7 @@ mod files;
 mod image_tasks;
 mod second;
 mod slot;
+mod together;
 
 use atelier_sdk::{Engine, EngineCtx, EngineInfo, EngineReg, EngineTask, LoadRequest, Result, Session};
 

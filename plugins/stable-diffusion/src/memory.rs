@@ -60,9 +60,10 @@ impl Need {
             text: pipeline.bytes(Part::Text),
             unet: pipeline.bytes(Part::Unet),
             vae: pipeline.bytes(Part::Vae),
-            denoise: denoise_bytes(pipeline.unet_config(), height * width, if batched { 2 } else { 1 }),
-            // An encoder is the mirror image of its decoder, with one layer less in each block.
-            decode: if source { decode.max(decode / 2) } else { decode },
+            denoise: denoise_bytes(pipeline.unet_config(), height * width, if batched { 2 } else { 1 })
+                * u64::from(params.batch_size.min(params.count)),
+            // Also for an encoder: the mirror image of its decoder, with one layer less in each block.
+            decode,
         }
     }
 

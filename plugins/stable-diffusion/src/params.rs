@@ -65,6 +65,9 @@ pub struct Txt2Img {
     /// Number of images.
     #[schemars(range(min = 1, max = 10000))]
     pub count: u32,
+    /// Images that the network sees at once: the same images, sooner on a GPU, with more memory.
+    #[schemars(range(min = 1, max = 64))]
+    pub batch_size: u32,
     /// Which generator draws the noise.
     pub rng: RngKind,
     /// Which layer of the text encoder gives the embeddings, from the end: 1 is the last, 2 the one before it.
@@ -144,12 +147,12 @@ impl Txt2Img {
         let hires = &self.hires;
         let mut found = hires.check((self.width, self.height), 8);
         found.extend(
-            check_prompts(&hires.prompt, &hires.negative_prompt, self.prompt_templates).into_iter().map(
-                |mut violation| {
+            check_prompts(&hires.prompt, &hires.negative_prompt, self.prompt_templates, false)
+                .into_iter()
+                .map(|mut violation| {
                     violation.pointer.insert_str(0, "/hires");
                     violation
-                },
-            ),
+                }),
         );
         found
     }
@@ -165,9 +168,9 @@ impl Txt2Img {
     }
 }
 
-/// What is wrong with the prompts, field by field.
-pub(crate) fn check_prompts(prompt: &str, negative: &str, templates: bool) -> Vec<Violation> {
-    let fields = [("/prompt", prompt, true), ("/negative_prompt", negative, false)];
+/// What is wrong with the prompts, field by field; `loras` says whether the first may name adapters.
+pub(crate) fn check_prompts(prompt: &str, negative: &str, templates: bool, loras: bool) -> Vec<Violation> {
+    let fields = [("/prompt", prompt, loras), ("/negative_prompt", negative, false)];
     let found = fields.into_iter().flat_map(|(field, text, tags)| {
         let found = crate::prompt::check(text, templates, tags);
         found.into_iter().map(move |p| Violation::new(field, p.to_string()))
@@ -192,6 +195,7 @@ impl Default for Txt2Img {
             subseed: -1,
             subseed_strength: 0.0,
             count: 1,
+            batch_size: 1,
             rng: RngKind::default(),
             clip_skip: 1,
             emphasis: Emphasis::default(),
@@ -247,7 +251,7 @@ impl TaskParams for Txt2Img {
                     .hint(format!("at most {MAX_PIXELS} pixels and {MAX_SIDE} a side")),
             ]);
         }
-        let violations = check_prompts(&self.prompt, &self.negative_prompt, self.prompt_templates);
+        let violations = check_prompts(&self.prompt, &self.negative_prompt, self.prompt_templates, true);
         if !violations.is_empty() {
             return Err(violations);
         }

@@ -11,7 +11,7 @@ use crate::preview::Painter;
 use crate::prompt::conditioning::Conditioning;
 use crate::prompt::drawn::Drawn;
 use crate::prompt::encode::Encoder;
-use crate::session::{Job, SdSession, Text, options};
+use crate::session::{Drawing, Job, SdSession, Text, options};
 use crate::start::Start;
 use atelier_sdk::{EngineCtx, Error, Event, Result, Stage};
 use image::imageops;
@@ -71,16 +71,17 @@ impl SdSession {
         let enlarged = self.enlarged(job.params, second, latents, ctx)?;
         let params = &second.params;
         let mut sampler = ctx.sampler(&params.sampler, &options(&params.sampler_options))?;
-        let mut out = Vec::new();
-        for (text, latents) in texts.iter().zip(enlarged) {
-            let start = Start { latents, mask: None, fill: Fill::Original, channels: None };
-            let job = Job { params, sigmas: &second.sigmas, start: Some(&start), ..*job };
+        let start = |latents| Start { latents, mask: None, fill: Fill::Original, channels: None };
+        let starts: Vec<Start> = enlarged.into_iter().map(start).collect();
+        let mut drawings = Vec::new();
+        for (text, start) in texts.iter().zip(&starts) {
             let conditioning = text.second.as_ref();
             let conditioning =
                 conditioning.ok_or_else(|| Error::internal("a second pass without its prompts"))?;
-            out.push(self.denoised(&job, text, conditioning, painter, sampler.as_mut(), ctx)?);
+            drawings.push(Drawing { text, conditioning, start: Some(start) });
         }
-        Ok(out)
+        let job = Job { params, sigmas: &second.sigmas, start: None, ..*job };
+        self.denoised(&job, &drawings, painter, sampler.as_mut(), ctx)
     }
 
     fn enlarged(

@@ -15,6 +15,7 @@ use crate::prompt::encode::Encoder;
 use crate::prompt::inversion;
 use crate::second::Second;
 use crate::start::{Blended, Start};
+use crate::together::{self, Denoise};
 use crate::variation::Seeds;
 use atelier_sdk::rng::NormalRng;
 use atelier_sdk::{
@@ -22,6 +23,7 @@ use atelier_sdk::{
 };
 use serde_json::{Value, json};
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Images whose networks are loaded once in a staged run: their latents wait in memory, and none of them is finished
@@ -162,7 +164,8 @@ impl SdSession {
         ctx: &mut dyn EngineCtx,
     ) -> Result<()> {
         let numbers: Vec<u32> = (0..job.params.count).collect();
-        let group = if self.residency == Residency::Staged { GROUP } else { 1 };
+        let together = job.params.batch_size.max(1) as usize;
+        let group = if self.residency == Residency::Staged { GROUP.max(together) } else { together };
         let painter = self.painter(job.params, ctx)?;
         self.ready(Part::Text, ctx)?;
         let embeddings = inversion::named(&self.pipeline, &job.params.embeddings, ctx)?;
@@ -195,10 +198,11 @@ impl SdSession {
         let texts = texts(job, drafts, encoder, ctx)?;
         self.leave(Part::Text);
         self.ready(Part::Unet, ctx)?;
-        let mut latents = Vec::new();
-        for text in &texts {
-            latents.push(self.denoised(job, text, &text.conditioning, painter, sampler, ctx)?);
-        }
+        let drawings: Vec<Drawing> = texts
+            .iter()
+            .map(|text| Drawing { text, conditioning: &text.conditioning, start: job.start })
+            .collect();
+        let mut latents = self.denoised(job, &drawings, painter, sampler, ctx)?;
         if let Some(second) = job.second {
             latents = self.second_pass(job, second, &texts, latents, painter, ctx)?;
         }
@@ -240,45 +244,33 @@ impl SdSession {
         Ok(sigmas)
     }
 
-    /// Samples the latents of one image.
+    /// Samples the latents of images, each with its conditioning and its own start if there is one.
     pub(crate) fn denoised(
         &self,
         job: &Job<'_>,
-        text: &Text,
-        conditioning: &Conditioning,
+        images: &[Drawing<'_>],
         painter: Option<&Painter>,
         sampler: &mut dyn Sampler,
         ctx: &mut dyn EngineCtx,
-    ) -> Result<Vec<f32>> {
-        let Job { params, sigmas, start, .. } = *job;
-        let shape = self.pipeline.latent_shape(params.width, params.height);
-        ctx.event(Event::Stage { stage: Stage::Denoise })?;
-        let mut rng = NormalRng::new(params.rng, text.seeds.seed as u64);
-        let mut x = vec![0f32; shape.iter().product()];
-        rng.fill_normal(&mut x);
-        text.seeds.vary(&mut x, shape, params.rng);
-        match start {
-            Some(start) => start.begin(&mut x, sigmas[0]),
-            None => x.iter_mut().for_each(|v| *v *= sigmas[0]),
-        }
-        let extra = json!({"parameterization": "ve"});
-        let run = Run { sigmas, shape, extra: &extra };
-        let steps = sigmas.len() - 1;
-        let conditioning = conditioning.clone();
-        let guided =
-            Guided::scheduled(&self.pipeline, conditioning, Timesteps::Levels, shape, steps, &mut rng, ctx)?;
-        let every = params.preview_every as usize;
-        let previews = painter.map(|painter| Previews { painter, every, image: text.number });
-        let channels = start.and_then(|s| s.channels.clone());
-        let mut guided = guided.with_channels(channels).with_batch(params.cfg_batch).with_previews(previews);
-        match start {
-            Some(start) => {
-                sampler.sample(&run, &mut Blended { inner: &mut guided, start }, &mut x)?;
-                start.blend(&mut x);
+    ) -> Result<Vec<Vec<f32>>> {
+        let network = self.pipeline.unet()?;
+        let Job { params, sigmas, .. } = *job;
+        let at = Sampling { pipeline: &self.pipeline, params, sigmas, painter };
+        let mut latents = Vec::new();
+        for together in images.chunks(params.batch_size.max(1) as usize) {
+            ctx.event(Event::Stage { stage: Stage::Denoise })?;
+            if let [one] = together {
+                latents.push(at.one(one, sampler, network.clone(), ctx)?);
+                continue;
             }
-            None => sampler.sample(&run, &mut guided, &mut x)?,
+            let mut work = Vec::new();
+            for image in together {
+                let mut own = ctx.sampler(&params.sampler, &options(&params.sampler_options))?;
+                work.push(move |network, ctx: &mut dyn EngineCtx| at.one(image, own.as_mut(), network, ctx));
+            }
+            latents.extend(together::run(network.clone(), work, ctx)?);
         }
-        Ok(x)
+        Ok(latents)
     }
 
     /// What makes the previews of a request; also finds the tiny autoencoder before anything is drawn.
@@ -327,6 +319,63 @@ impl SdSession {
         let value = began.elapsed().as_secs_f64();
         ctx.event(Event::Metric { name: "seconds.decode".into(), value })?;
         Ok(image)
+    }
+}
+
+/// One image that is to be drawn.
+pub(crate) struct Drawing<'a> {
+    pub text: &'a Text,
+    pub conditioning: &'a Conditioning,
+    pub start: Option<&'a Start>,
+}
+
+/// What the sampling of every image needs.
+#[derive(Clone, Copy)]
+struct Sampling<'a> {
+    pipeline: &'a Pipeline,
+    params: &'a Txt2Img,
+    sigmas: &'a [f32],
+    painter: Option<&'a Painter>,
+}
+
+impl Sampling<'_> {
+    /// Samples the latents of one image.
+    fn one(
+        &self,
+        image: &Drawing<'_>,
+        sampler: &mut dyn Sampler,
+        network: Arc<dyn Denoise>,
+        ctx: &mut dyn EngineCtx,
+    ) -> Result<Vec<f32>> {
+        let Self { params, sigmas, .. } = *self;
+        let Drawing { text, conditioning, start } = *image;
+        let shape = self.pipeline.latent_shape(params.width, params.height);
+        let mut rng = NormalRng::new(params.rng, text.seeds.seed as u64);
+        let mut x = vec![0f32; shape.iter().product()];
+        rng.fill_normal(&mut x);
+        text.seeds.vary(&mut x, shape, params.rng);
+        match start {
+            Some(start) => start.begin(&mut x, sigmas[0]),
+            None => x.iter_mut().for_each(|v| *v *= sigmas[0]),
+        }
+        let extra = json!({"parameterization": "ve"});
+        let run = Run { sigmas, shape, extra: &extra };
+        let (steps, conditioning) = (sigmas.len() - 1, conditioning.clone());
+        let guided =
+            Guided::scheduled(self.pipeline, conditioning, Timesteps::Levels, shape, steps, &mut rng, ctx)?;
+        let every = params.preview_every as usize;
+        let previews = self.painter.map(|painter| Previews { painter, every, image: text.number });
+        let channels = start.and_then(|s| s.channels.clone());
+        let guided = guided.with_channels(channels).with_batch(params.cfg_batch).with_previews(previews);
+        let mut guided = guided.with_network(network);
+        match start {
+            Some(start) => {
+                sampler.sample(&run, &mut Blended { inner: &mut guided, start }, &mut x)?;
+                start.blend(&mut x);
+            }
+            None => sampler.sample(&run, &mut guided, &mut x)?,
+        }
+        Ok(x)
     }
 }
 

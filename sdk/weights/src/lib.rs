@@ -26,5 +26,6 @@ pub use error::{Error, Result};
 pub use folder::{ComponentFolder, DiffusersFolder};
 pub use header::{Header, StoredDtype, TensorInfo};
 pub use source::{Provider, Source, fake};
+pub use torch::{Global, pickle_names};
 pub use weights::Weights;
 pub use writer::{Outline, bytes_of, write_safetensors};

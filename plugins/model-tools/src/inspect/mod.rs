@@ -13,6 +13,8 @@ use std::path::Path;
 
 /// Longest remark of a file that is repeated.
 const LONGEST_REMARK: usize = 400;
+/// Most names of a pickle that are repeated.
+const NAMED: usize = 20;
 
 pub fn run(params: &InspectModel, ctx: &mut dyn EngineCtx) -> Result<Value> {
     let path = Path::new(&params.path);
@@ -23,7 +25,7 @@ pub fn run(params: &InspectModel, ctx: &mut dyn EngineCtx) -> Result<Value> {
 }
 
 fn file(path: &Path, read: bool, ctx: &mut dyn EngineCtx) -> Result<Value> {
-    let checkpoint = Checkpoint::open(path).map_err(failed)?;
+    let checkpoint = Checkpoint::open(path).map_err(|e| refused(path, e))?;
     let weights = checkpoint.weights();
     let about = detail::of(&checkpoint);
     let bytes = std::fs::metadata(path)
@@ -42,6 +44,23 @@ fn file(path: &Path, read: bool, ctx: &mut dyn EngineCtx) -> Result<Value> {
     }
     facts["notes"] = json!(notes);
     Ok(facts)
+}
+
+/// With all that a pickle would have run, and not only what came first.
+fn refused(path: &Path, e: atelier_weights::Error) -> Error {
+    let is_code = matches!(e, atelier_weights::Error::ForbiddenGlobal { .. });
+    let e = failed(e);
+    let names = if is_code { atelier_weights::pickle_names(path).unwrap_or_default() } else { Vec::new() };
+    let mut bad: Vec<String> =
+        names.iter().filter(|n| !n.harmless).map(|n| format!("{} (byte {})", n.name, n.offset)).collect();
+    bad.dedup();
+    if bad.is_empty() {
+        return e;
+    }
+    let more = bad.len().saturating_sub(NAMED);
+    bad.truncate(NAMED);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    e.hint(format!("refused in its pickle: {}{rest}", bad.join(", ")))
 }
 
 /// A kind under the name that scripts look for.

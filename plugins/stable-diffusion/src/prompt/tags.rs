@@ -17,7 +17,7 @@ pub struct LoraTag {
 }
 
 impl LoraTag {
-    /// That a LoRA is asked for in the negative prompt.
+    /// That a LoRA is asked for where none can be.
     pub fn refuse(&self) -> Problem {
         let message =
             format!("`{}` is a LoRA, which acts on the whole model: name it in the prompt", self.name);

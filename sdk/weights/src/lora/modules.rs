@@ -1,6 +1,7 @@
 //! The modules of a network that an adapter may change, under all the names that files have for them.
 
 use super::keys::Spelling;
+use crate::checkpoint::{Network, ldm_name};
 use crate::error::Result;
 use crate::source::{Provider, Source};
 use candle_core::{DType, Device, Tensor};
@@ -68,10 +69,10 @@ impl Modules {
 
     /// Fills the other names.
     fn name(&mut self) {
-        let blocks = Blocks::of(&self.shapes);
+        let weights: BTreeSet<String> = self.shapes.keys().map(|module| format!("{module}.weight")).collect();
         for module in self.shapes.keys() {
             self.by_flat.insert(module.replace('.', "_"), module.clone());
-            if let Some(ldm) = blocks.ldm(module) {
+            if let Some(ldm) = ldm(module, &weights) {
                 self.by_flat.entry(ldm.replace('.', "_")).or_insert_with(|| module.clone());
                 self.by_ldm.insert(ldm.clone(), module.clone());
                 self.ldm.insert(module.clone(), ldm);
@@ -164,102 +165,13 @@ pub(super) fn canonical(module: &str) -> &str {
     module.strip_prefix("text_model.").unwrap_or(module)
 }
 
+/// The first programs' name of a UNet's module.
+fn ldm(module: &str, weights: &BTreeSet<String>) -> Option<String> {
+    let (name, _) = ldm_name(Network::UNet, &format!("{module}.weight"), weights)?;
+    Some(name.strip_prefix("model.diffusion_model.")?.strip_suffix(".weight")?.into())
+}
+
 /// Sorts numbers in names as numbers.
 fn natural(name: &str) -> Vec<(usize, String)> {
     name.split('.').map(|item| (item.parse().unwrap_or(0), item.into())).collect()
-}
-
-/// How many layers each block of a UNet has.
-struct Blocks {
-    /// (residual blocks, attends, halves or doubles), downwards.
-    down: Vec<(usize, bool, bool)>,
-    up: Vec<(usize, bool, bool)>,
-}
-
-impl Blocks {
-    fn of(shapes: &BTreeMap<String, Vec<usize>>) -> Self {
-        let has = |start: String| shapes.keys().any(|name| name.starts_with(&start));
-        let side = |side: &str| {
-            let block = |i: usize| {
-                let at = format!("{side}_blocks.{i}.");
-                let resnets = (0..).take_while(|j| has(format!("{at}resnets.{j}."))).count();
-                (resnets, has(format!("{at}attentions.")), has(format!("{at}{side}samplers.")))
-            };
-            (0..).map(block).take_while(|(resnets, ..)| *resnets > 0).collect()
-        };
-        Self { down: side("down"), up: side("up") }
-    }
-
-    /// The first programs' name of a module.
-    fn ldm(&self, module: &str) -> Option<String> {
-        const ENDS: [(&str, &str); 5] = [
-            ("conv_in", "input_blocks.0.0"),
-            ("time_embedding.linear_1", "time_embed.0"),
-            ("time_embedding.linear_2", "time_embed.2"),
-            ("conv_norm_out", "out.0"),
-            ("conv_out", "out.2"),
-        ];
-        if let Some((_, ldm)) = ENDS.iter().find(|(name, _)| *name == module) {
-            return Some(ldm.to_string());
-        }
-        if let Some(rest) = module.strip_prefix("mid_block.") {
-            let (kind, number, rest) = three(rest)?;
-            let at = if kind == "resnets" { 2 * number } else { 1 + number };
-            return Some(format!("middle_block.{at}.{}", layer(kind, rest)));
-        }
-        match (module.strip_prefix("down_blocks."), module.strip_prefix("up_blocks.")) {
-            (Some(rest), _) => self.down(rest),
-            (_, Some(rest)) => self.up(rest),
-            _ => None,
-        }
-    }
-
-    fn down(&self, rest: &str) -> Option<String> {
-        let (block, rest) = rest.split_once('.')?;
-        let block: usize = block.parse().ok()?;
-        let (kind, number, rest) = three(rest)?;
-        let before: usize = self.down.get(..block)?.iter().map(|b| b.0 + usize::from(b.2)).sum();
-        let first = 1 + before;
-        match kind {
-            "downsamplers" => Some(format!("input_blocks.{}.0.op", first + self.down.get(block)?.0)),
-            "resnets" => Some(format!("input_blocks.{}.0.{}", first + number, layer(kind, rest))),
-            _ => Some(format!("input_blocks.{}.1.{rest}", first + number)),
-        }
-    }
-
-    fn up(&self, rest: &str) -> Option<String> {
-        let (block, rest) = rest.split_once('.')?;
-        let block: usize = block.parse().ok()?;
-        let (kind, number, rest) = three(rest)?;
-        let first: usize = self.up.get(..block)?.iter().map(|b| b.0).sum();
-        let (resnets, attends, _) = *self.up.get(block)?;
-        match kind {
-            "upsamplers" => {
-                Some(format!("output_blocks.{}.{}.conv", first + resnets - 1, 1 + usize::from(attends)))
-            }
-            "resnets" => Some(format!("output_blocks.{}.0.{}", first + number, layer(kind, rest))),
-            _ => Some(format!("output_blocks.{}.1.{rest}", first + number)),
-        }
-    }
-}
-
-/// `resnets.0.conv1` in three.
-fn three(rest: &str) -> Option<(&str, usize, &str)> {
-    let (kind, rest) = rest.split_once('.')?;
-    let (number, rest) = rest.split_once('.')?;
-    Some((kind, number.parse().ok()?, rest))
-}
-
-/// The layers of a residual block have other names.
-fn layer(kind: &str, rest: &str) -> String {
-    const RESNET: [(&str, &str); 6] = [
-        ("norm1", "in_layers.0"),
-        ("conv1", "in_layers.2"),
-        ("time_emb_proj", "emb_layers.1"),
-        ("norm2", "out_layers.0"),
-        ("conv2", "out_layers.3"),
-        ("conv_shortcut", "skip_connection"),
-    ];
-    let found = RESNET.iter().find(|(name, _)| kind == "resnets" && *name == rest);
-    found.map_or(rest, |(_, ldm)| ldm).into()
 }

@@ -1,6 +1,7 @@
 //! Files of `torch.save`: a ZIP archive of a pickle that describes tensors, and an entry for each storage
 //! (<https://pytorch.org/docs/stable/notes/serialization.html>). Nothing in them is run.
 
+mod globals;
 mod pickle;
 mod zip;
 
@@ -10,6 +11,7 @@ mod tests;
 use crate::error::{Error, Result};
 use crate::header::TensorInfo;
 use crate::weights::{Codec, Found};
+pub use globals::Global;
 use pickle::View;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -69,6 +71,25 @@ pub(crate) fn read(file: &[u8], path: &Path) -> Result<Vec<Found>> {
         }
     }
     Ok(found.into_iter().map(|(name, (info, codec))| (name, info, codec)).collect())
+}
+
+/// Every name that the pickle of the archive at `path` asks for, harmless or not, in its order. Nothing is followed: also
+/// of a file that is refused.
+///
+/// Errors: the file cannot be read, or is no archive with a pickle in it.
+pub fn pickle_names(path: impl AsRef<Path>) -> Result<Vec<Global>> {
+    let path = path.as_ref();
+    let io = |source| Error::Io { path: path.into(), source };
+    let file = std::fs::File::open(path).map_err(io)?;
+    // SAFETY: a read-only map; see `Weights::open`.
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
+    let entries = zip::entries(&map, path)?;
+    let code = entries.iter().find(|(name, _)| name.ends_with("data.pkl")).map(|(_, place)| place.clone());
+    let code = code.ok_or_else(|| Error::Archive {
+        path: path.into(),
+        message: "expected an entry data.pkl, found none: not a file of torch.save".into(),
+    })?;
+    Ok(globals::list(&map[code.start..code.end.min(code.start.saturating_add(MAX_PICKLE))]))
 }
 
 /// Where in the file a view is, after checking that it lies in its storage.

@@ -44,7 +44,7 @@ pub(super) struct Storage {
 
 /// A name that a pickle may use.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Known {
+pub(super) enum Known {
     OrderedDict,
     RebuildTensor,
     RebuildParameter,
@@ -53,7 +53,7 @@ enum Known {
     Ignored,
 }
 
-fn known(module: &str, name: &str) -> Option<Known> {
+pub(super) fn known(module: &str, name: &str) -> Option<Known> {
     Some(match (module, name) {
         ("collections", "OrderedDict") => Known::OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2") => Known::RebuildTensor,
