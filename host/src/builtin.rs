@@ -5,6 +5,8 @@
 
 #[cfg(feature = "adapters")]
 use atelier_adapters as _;
+#[cfg(feature = "dataset")]
+use atelier_dataset as _;
 #[cfg(feature = "model-tools")]
 use atelier_model_tools as _;
 #[cfg(feature = "samplers")]
@@ -36,6 +38,11 @@ macro_rules! optional {
 /// All that can be left out of a build.
 pub const OPTIONAL: &[Optional] = optional! {
     "engine" "stable-diffusion" "stable-diffusion";
+    "engine" "dataset" "dataset";
+    "task" "dataset-analyze" "dataset";
+    "task" "dataset-prepare" "dataset";
+    "task" "dataset-check" "dataset";
+    "task" "dataset-demo" "dataset";
     "engine" "model-tools" "model-tools";
     "task" "model-inspect" "model-tools";
     "task" "model-convert" "model-tools";

@@ -35,6 +35,8 @@ pub struct Registries {
     pub schedules: Registry<ScheduleItem>,
     /// What can be loaded.
     pub models: Registry<ModelItem>,
+    /// The config folders, for what is named there.
+    pub paths: Paths,
     /// Where files are that requests mean by name.
     pub files: Folders,
     /// The libraries that are in use.
@@ -60,6 +62,7 @@ impl Registries {
                 inventory::iter::<ScheduleReg>.into_iter().map(Part::linked),
             )?,
             models: Registry::new("model", models(paths)?)?,
+            paths: paths.clone(),
             files: Folders::default(),
             plugins: Vec::new(),
             problems: catalog.problems,

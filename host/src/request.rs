@@ -9,7 +9,8 @@ use crate::registries::Registries;
 use crate::validate::{self, Finding};
 use crate::{schema, yaml};
 use atelier_sdk::model::ModelItem;
-use atelier_sdk::params::{X_FILE, X_REGISTRY};
+use atelier_sdk::params::{X_CONFIG, X_FILE, X_REGISTRY};
+use atelier_sdk::registry::nearest;
 use atelier_sdk::{Error, ErrorKind, PlanCtx, Result, ResultExt, Violation};
 use serde_json::{Map, Value};
 
@@ -135,6 +136,7 @@ fn checked<'a>(request: &Request, registries: &'a Registries, config: &Config) -
     layers.rewrite(|name, value| canonical_name(&schema, name, value, registries));
     let mut findings = validate::check(&schema, &layers)?;
     findings.extend(check_options(&schema, &layers, registries)?);
+    findings.extend(check_configs(&schema, &layers, registries));
     if !findings.is_empty() {
         let refused = refuse(&engine_name, &task, &findings);
         return Err(explain_choices(&schema, &layers, registries, refused));
@@ -273,6 +275,31 @@ fn check_options(schema: &Value, layers: &Layers, registries: &Registries) -> Re
     Ok(out)
 }
 
+/// Names in config folders that are not there, which [`canonical_name`] left as they are.
+fn check_configs(schema: &Value, layers: &Layers, registries: &Registries) -> Vec<Finding> {
+    let mut out = Vec::new();
+    for (field, about) in schema["properties"].as_object().into_iter().flatten() {
+        let Some(sub) = about.get(X_CONFIG).and_then(Value::as_str) else { continue };
+        let Some(name) = layers.values().get(field).and_then(Value::as_str) else { continue };
+        if name.is_empty() || name.contains(['/', '\\', '.']) {
+            continue;
+        }
+        let there: Vec<String> = registries.paths.yaml_files(sub).into_iter().map(|f| f.0).collect();
+        let near = nearest(name, there.iter().map(String::as_str)).map(|n| format!("did you mean `{n}`? "));
+        let hint = format!(
+            "{}there are: {}; or give the path of a .yaml file",
+            near.unwrap_or_default(),
+            there.join(", ")
+        );
+        let violation = Violation::new(
+            format!("/{field}"),
+            format!("there is no `{name}` in {sub}/ of the config folders"),
+        );
+        out.extend(validate::with_sources(vec![violation.hint(hint)], layers));
+    }
+    out
+}
+
 fn options_schema(registries: &Registries, kind: Option<&str>, key: &str) -> Option<Value> {
     match kind? {
         "sampler" => registries.samplers.find(key).map(|s| s.about.options_schema.clone()),
@@ -284,6 +311,10 @@ fn options_schema(registries: &Registries, kind: Option<&str>, key: &str) -> Opt
 /// The key of a plugin that a field names by an alias, so that schema, plan and metadata know one name for it.
 fn canonical_name(schema: &Value, field: &str, value: &Value, registries: &Registries) -> Option<Value> {
     let name = value.as_str()?;
+    if let Some(sub) = schema["properties"][field].get(X_CONFIG).and_then(Value::as_str) {
+        let (_, path) = registries.paths.yaml_files(sub).into_iter().find(|(n, _)| n == name)?;
+        return Some(path.to_str()?.into());
+    }
     let key = match schema["properties"][field].get(X_REGISTRY)?.as_str()? {
         "sampler" => registries.samplers.name_of(registries.samplers.find(name)?),
         "schedule" => registries.schedules.name_of(registries.schedules.find(name)?),

@@ -39,6 +39,8 @@ pub struct Cli {
 pub enum Command {
     /// Make images from a preset
     Generate(Generate),
+    /// Analyse raw product data, prepare training sets, check them, draw a demo set
+    Dataset(Dataset),
     /// List, show or check presets
     Presets(Presets),
     /// What is plugged in; install, trust and remove plugins
@@ -76,6 +78,7 @@ impl Command {
     pub fn json(&self) -> bool {
         match self {
             Self::Generate(a) => a.json,
+            Self::Dataset(a) => a.action.json(),
             Self::Presets(a) => a.action.json(),
             Self::Plugins(a) => a.action.json(),
             Self::Models(a) => a.action.json(),
@@ -130,6 +133,122 @@ pub struct Generate {
     /// Show what would run, and stop
     #[arg(long)]
     pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Dataset {
+    #[command(subcommand)]
+    pub action: DatasetAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DatasetAction {
+    /// Report what a raw data set holds, what its photos are like, and what is wrong with it
+    Analyze(DatasetSource),
+    /// Make stratified splits of square images with captions
+    Prepare(DatasetPrepare),
+    /// Check a prepared set, and put bad images aside
+    Check(DatasetCheck),
+    /// Draw products with full metadata, some of them broken on purpose
+    Demo(DatasetDemo),
+}
+
+impl DatasetAction {
+    fn json(&self) -> bool {
+        match self {
+            Self::Analyze(a) => a.json,
+            Self::Prepare(a) => a.source.json,
+            Self::Check(a) => a.json,
+            Self::Demo(a) => a.json,
+        }
+    }
+}
+
+/// A raw data set, and where results go.
+#[derive(Debug, Args)]
+pub struct DatasetSource {
+    /// What the data set is: a name in configs/datasets, such as casual-shoes, or a path to a .yaml file
+    #[arg(value_name = "NAME|FILE")]
+    pub definition: String,
+    /// Its folder
+    #[arg(short, long = "in", value_name = "DIR")]
+    pub input: PathBuf,
+    /// Folder for the results
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// The records, if elsewhere: a folder of .json files, or a .csv file
+    #[arg(long, value_name = "DIR|FILE")]
+    pub records: Option<PathBuf>,
+    /// A folder of images, if elsewhere; may be given more than once, best first
+    #[arg(long, value_name = "DIR")]
+    pub images: Vec<PathBuf>,
+    /// Which records count, instead of the definition's filter
+    #[arg(long, value_name = "EXPRESSION")]
+    pub filter: Option<String>,
+    /// Seed of everything that is drawn by lot
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DatasetPrepare {
+    #[command(flatten)]
+    pub source: DatasetSource,
+    /// Side of the squares in pixels
+    #[arg(long)]
+    pub size: Option<u32>,
+    /// What surrounds a photo that is not square: own, white
+    #[arg(long)]
+    pub pad: Option<String>,
+    /// Leave out photos whose long side is shorter
+    #[arg(long, value_name = "PIXELS")]
+    pub min_side: Option<u32>,
+    /// Locale of captions; may be given more than once, the main one first
+    #[arg(long = "locale", value_name = "LOCALE")]
+    pub locales: Vec<String>,
+    /// Also write each caption to a .txt file beside its image
+    #[arg(long)]
+    pub txt: bool,
+    /// Also make a stratified sample of this many images
+    #[arg(long, value_name = "COUNT")]
+    pub prototype: Option<u32>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DatasetCheck {
+    /// Folder of the prepared set
+    pub input: PathBuf,
+    /// Leave bad images where they are
+    #[arg(long)]
+    pub no_quarantine: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DatasetDemo {
+    /// Folder for the data set
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Number of products
+    #[arg(long)]
+    pub count: Option<u32>,
+    /// Seed of everything drawn
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Nothing broken
+    #[arg(long)]
+    pub clean: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,

@@ -2,6 +2,7 @@
 
 mod args;
 mod benchmark;
+mod dataset;
 mod doctor;
 mod generate;
 mod lists;
@@ -92,6 +93,7 @@ fn run(cli: Cli) -> Result<()> {
     let mut studio = Studio { paths, config, registries };
     match &cli.command {
         Command::Generate(args) => generate::run(args, &mut studio),
+        Command::Dataset(args) => dataset::run(&args.action, &studio),
         Command::Presets(args) => presets::run(args, &studio),
         Command::Plugins(args) => plugin_tools::list(&args.action, &studio),
         Command::Engines(args) => lists::engines(args, &studio),

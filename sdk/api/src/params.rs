@@ -19,6 +19,12 @@ pub const X_REGISTRY: &str = "x-registry";
 /// together with everything else of a request.
 pub const X_FILE: &str = "x-file";
 
+/// Schema extension that lets the path of a file be a name in the config folders.
+///
+/// `#[schemars(extend("x-file" = "any", "x-config" = "datasets"))]` on a `String` field makes `casual-shoes` mean
+/// `datasets/casual-shoes.yaml` in the first config folder that has it; anything with a folder or an ending is a path.
+pub const X_CONFIG: &str = "x-config";
+
 /// Something wrong with one field of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
