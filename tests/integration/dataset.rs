@@ -387,7 +387,7 @@ fn a_set_that_was_tampered_with_does_not_pass() {
     let train = names(&place.path("set/train")).into_iter().find(|n| n.ends_with(".png")).unwrap();
     let other = names(&place.path("set/val")).into_iter().find(|n| n.ends_with(".png")).unwrap();
     let twice = |set: &Path| {
-        drop(std::fs::copy(set.join("train").join(&train), set.join("val").join(&other)).unwrap())
+        std::fs::copy(set.join("train").join(&train), set.join("val").join(&other)).unwrap();
     };
     fails("b", &twice, &["digest differs"]);
     // A manifest that puts one photo into two splits.

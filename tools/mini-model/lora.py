@@ -52,11 +52,11 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--work", type=Path, default=WORK)
     ap.add_argument("--colours", nargs="+", default=["Red", "Maroon"])
-    ap.add_argument("--steps", type=int, default=300)
+    ap.add_argument("--steps", type=int, default=160)
     ap.add_argument("--batch", type=int, default=16)
     ap.add_argument("--rank", type=int, default=4)
     ap.add_argument("--alpha", type=float, default=4)
-    ap.add_argument("--lr", type=float, default=1e-3)
+    ap.add_argument("--lr", type=float, default=4e-3)
     ap.add_argument("--out", type=Path, required=True)
     args = ap.parse_args()
     random.seed(1), np.random.seed(1), torch.manual_seed(1), torch.set_num_threads(1)
@@ -75,7 +75,8 @@ def main():
     total = 0.0
     for step in range(1, args.steps + 1):
         index = np.random.choice(len(used), args.batch)
-        words = [caption(records[used[i]], random) for i in index]
+        # Without the colour's name: the adapter is to bring it by itself.
+        words = [caption({**records[used[i]], "colour": ""}, random) for i in index]
         ids = tok(words, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
         x = (mean[index] + std[index] * torch.randn(len(index), *mean.shape[1:]) - centre) / spread
         times = ((torch.arange(args.batch) + torch.rand(args.batch)) * (1000 / args.batch)).long().clamp_(max=999)
