@@ -209,3 +209,24 @@ fn variations_stay_near_an_image_and_are_made_again_each_from_its_own_picture() 
     assert_eq!(pixels(&place.generate(&["--like", second.to_str().unwrap()])), pixels(&second));
     assert_ne!(pixels(&second), pixels(&little));
 }
+
+#[test]
+fn a_matrix_draws_every_combination_with_the_same_seeds() {
+    let place = Place::new();
+    let args = ["generate", "--json", "-p", "tiny/quick", "-s", "seed=4", "-s", "count=2"];
+    let matrix = ["-s", "prompt={red|blue} shoe", "-s", "negative_prompt={x|}", "-s", "prompt_matrix=true"];
+    let said = place.run(&[&args[..], &matrix].concat()).ok().json();
+    let images: Vec<_> =
+        said["images"].as_array().unwrap().iter().map(|i| place.path(i.as_str().unwrap())).collect();
+    let told: Vec<_> = images.iter().map(|i| sidecar(i)["params"].clone()).collect();
+    let text = |i: usize, field: &str| told[i][field].as_str().unwrap().to_string();
+    let seeds: Vec<_> = told.iter().map(|p| p["seed"].as_i64().unwrap()).collect();
+    assert_eq!(seeds, [4, 5, 4, 5, 4, 5, 4, 5]);
+    assert_eq!((text(0, "prompt"), text(0, "negative_prompt")), ("red shoe".into(), "x".into()));
+    assert_eq!((text(7, "prompt"), text(7, "negative_prompt")), ("blue shoe".into(), "".into()));
+    assert_eq!(pixels(&place.generate(&["--like", images[5].to_str().unwrap()])), pixels(&images[5]));
+    let many = ["-s", "prompt={a|b|c}{a|b|c}{a|b|c}{a|b|c}{a|b|c}{a|b|c}{a|b|c}{a|b|c}{a|b|c}"];
+    place
+        .run(&[&args[..1], &args[2..], &matrix[4..], &many].concat())
+        .fails(3, &["/prompt_matrix", "more than 5000"]);
+}

@@ -7,6 +7,7 @@ use crate::loras::{LoraFile, LoraMode, check_loras};
 use crate::memory::MemoryPolicy;
 use crate::preview::Preview;
 use crate::prompt::conditioning::Strength;
+use crate::prompt::drawn::Drawn;
 use crate::prompt::encode::{Emphasis, Encoding};
 use crate::prompt::inversion::EmbeddingFile;
 use atelier_sdk::rng::RngKind;
@@ -17,6 +18,8 @@ use serde_json::{Map, Value};
 
 /// Largest side of an image in pixels.
 const MAX_SIDE: u32 = 4096;
+/// Most images of one request.
+const MAX_IMAGES: u32 = 10_000;
 /// Most pixels of one image.
 const MAX_PIXELS: u64 = 4096 * 2304;
 
@@ -81,6 +84,9 @@ pub struct Txt2Img {
     pub comma_backtrack: u32,
     /// Draws `{red|blue}` in the prompts, for each image by its seed; false makes braces letters.
     pub prompt_templates: bool,
+    /// Draws `count` images of every combination of the choices in the prompts, all combinations with the same seeds,
+    /// instead of choosing by chance.
+    pub prompt_matrix: bool,
     /// Learned words (textual inversion, Gal et al. 2022): each name stands for the embeddings of its file.
     pub embeddings: Vec<EmbeddingFile>,
     /// Adapters (LoRA and its relatives), beside those that tags in the prompt name: `docs/reference/lora.md`.
@@ -157,6 +163,16 @@ impl Txt2Img {
         found
     }
 
+    /// Every combination of its prompts, if all are wanted.
+    ///
+    /// # Errors
+    /// More combinations than images may be drawn.
+    pub fn matrix(&self) -> atelier_sdk::Result<Option<Vec<Drawn>>> {
+        let limit = (MAX_IMAGES / self.count.max(1)) as usize;
+        let wanted = self.prompt_matrix && self.prompt_templates;
+        wanted.then(|| Drawn::all(&self.prompt, &self.negative_prompt, limit)).transpose()
+    }
+
     /// How strongly its prompts guide.
     pub fn strength(&self) -> Strength {
         Strength {
@@ -201,6 +217,7 @@ impl Default for Txt2Img {
             emphasis: Emphasis::default(),
             comma_backtrack: 20,
             prompt_templates: true,
+            prompt_matrix: false,
             embeddings: Vec::new(),
             loras: Vec::new(),
             lora_mode: LoraMode::default(),
@@ -259,7 +276,9 @@ impl TaskParams for Txt2Img {
         if !violations.is_empty() {
             return Err(violations);
         }
-        let violations = [self.check_hires(), check_loras(&self.loras)].concat();
+        let matrix = self.matrix().err().map(|e| Violation::new("/prompt_matrix", e.message()));
+        let violations =
+            [self.check_hires(), check_loras(&self.loras), matrix.into_iter().collect()].concat();
         if !violations.is_empty() {
             return Err(violations);
         }

@@ -76,7 +76,7 @@ impl SdSession {
     /// Decides how the networks share the memory for images of this size, and loads them if all of them stay.
     pub(crate) fn settle(&mut self, params: &Txt2Img, source: bool, ctx: &mut dyn EngineCtx) -> Result<()> {
         // Those of the first image: what is loaded now need not be loaded again.
-        self.adapt(&Draft::new(params, 0)?, params, ctx)?;
+        self.adapt(&Draft::new(params, params.matrix()?.as_deref(), 0)?, params, ctx)?;
         let held = Part::ALL.into_iter().filter(|part| self.pipeline.is_loaded(*part));
         let held: u64 = held.map(|part| self.pipeline.bytes(part)).sum();
         let free = memory::available(self.pipeline.device()).map(|free| free + held);
@@ -163,7 +163,9 @@ impl SdSession {
         sampler: &mut dyn Sampler,
         ctx: &mut dyn EngineCtx,
     ) -> Result<()> {
-        let numbers: Vec<u32> = (0..job.params.count).collect();
+        let matrix = job.params.matrix()?;
+        let combinations = matrix.as_ref().map_or(1, Vec::len) as u32;
+        let numbers: Vec<u32> = (0..combinations * job.params.count).collect();
         let together = job.params.batch_size.max(1) as usize;
         let group = if self.residency == Residency::Staged { GROUP.max(together) } else { together };
         let painter = self.painter(job.params, ctx)?;
@@ -171,8 +173,10 @@ impl SdSession {
         let embeddings = inversion::named(&self.pipeline, &job.params.embeddings, ctx)?;
         let mut encoder = Encoder::new(&self.pipeline, job.params.encoding()).with_embeddings(embeddings);
         for numbers in numbers.chunks(group) {
-            let drafts: Vec<Draft> =
-                numbers.iter().map(|i| Draft::new(job.params, *i)).collect::<Result<_>>()?;
+            let drafts: Vec<Draft> = numbers
+                .iter()
+                .map(|i| Draft::new(job.params, matrix.as_deref(), *i))
+                .collect::<Result<_>>()?;
             for alike in drafts.chunk_by(|a, b| a.loras == b.loras) {
                 self.drawn_alike(job, alike, painter.as_ref(), &mut encoder, sampler, ctx)?;
             }
@@ -411,10 +415,17 @@ struct Draft {
 }
 
 impl Draft {
-    fn new(params: &Txt2Img, i: u32) -> Result<Self> {
-        let seeds = Seeds::of(params, i);
-        let (prompt, negative) = (&params.prompt, &params.negative_prompt);
-        let drawn = Drawn::new(prompt, negative, params.prompt_templates, seeds.seed)?;
+    /// Image `i`: with a matrix, all images of a combination come before those of the next.
+    fn new(params: &Txt2Img, matrix: Option<&[Drawn]>, i: u32) -> Result<Self> {
+        let (combination, of_it) = (i / params.count.max(1), i % params.count.max(1));
+        let seeds = Seeds::of(params, of_it);
+        let drawn = match matrix.and_then(|all| all.get(combination as usize)) {
+            Some(drawn) => drawn.clone(),
+            None => {
+                let (prompt, negative) = (&params.prompt, &params.negative_prompt);
+                Drawn::new(prompt, negative, params.prompt_templates, seeds.seed)?
+            }
+        };
         let loras = loras::wanted(&params.loras, &drawn.prompt)?;
         Ok(Self { number: i as usize + 1, drawn, seeds, loras })
     }
