@@ -138,9 +138,14 @@ impl Found {
         Ok(found)
     }
 
-    /// For the metadata: name → `{path, sha256}`.
+    /// For the metadata: name → `{file, sha256}`. Not the whole path: pictures are shared, and folders are nobody
+    /// else's business.
     pub fn record(&self) -> Value {
-        Value::Object(self.0.iter().map(|(name, file)| (name.clone(), json!(file))).collect())
+        let about = |file: &FoundFile| {
+            let name = file.path.file_name().map(|name| name.to_string_lossy());
+            json!({"file": name, "sha256": file.sha256})
+        };
+        Value::Object(self.0.iter().map(|(name, file)| (name.clone(), about(file))).collect())
     }
 }
 

@@ -94,7 +94,7 @@ fn what_was_used_is_recorded_and_makes_the_same_picture_again() {
     for name in ["plain", "more/second"] {
         let found = &metadata["loras"][name];
         assert_eq!(found["sha256"].as_str().unwrap().len(), 64, "{metadata}");
-        assert!(found["path"].as_str().unwrap().ends_with(".safetensors"));
+        assert!(found["file"].as_str().unwrap().ends_with(".safetensors"));
     }
     let bytes = std::fs::read(&image).unwrap();
     let hash = &metadata["loras"]["plain"]["sha256"].as_str().unwrap()[..12];

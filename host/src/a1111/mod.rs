@@ -71,7 +71,10 @@ pub fn format(
 /// digits tell files apart as these do, but are not the same.)
 fn lora_hashes(loras: &Map<String, Value>) -> Option<String> {
     let hashes = loras.iter().filter_map(|(name, file)| {
-        let stem = Path::new(name).file_stem().and_then(|s| s.to_str()).filter(|_| file["path"] == **name);
+        // Named by its path.
+        let path = Some(Path::new(name))
+            .filter(|p| p.file_name().is_some_and(|n| file["file"].as_str() == n.to_str()));
+        let stem = path.and_then(Path::file_stem).and_then(|s| s.to_str());
         Some(format!("{}: {}", stem.unwrap_or(name), file["sha256"].as_str()?.get(..12)?))
     });
     let all: Vec<String> = hashes.collect();
