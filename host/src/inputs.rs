@@ -82,7 +82,7 @@ struct Content {
 
 impl Content {
     fn of(bytes: &[u8]) -> Self {
-        let sha256 = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+        let sha256 = crate::digests::hex(&Sha256::digest(bytes));
         Self { sha256, bytes: bytes.len() }
     }
 }

@@ -9,11 +9,8 @@
 use crate::{fsx, paths};
 use atelier_sdk::{Error, ErrorKind, ModelSpec, Result, ResultExt};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::env;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 /// The variable that names another folder for pulled models.
@@ -104,30 +101,6 @@ impl Record {
         let text = serde_json::to_string_pretty(self).internal("a record that is not JSON")?;
         fsx::write_atomic(&folder.join(RECORD), text.as_bytes())
     }
-}
-
-/// The SHA-256 of a file and its length, read in pieces.
-///
-/// # Errors
-/// Unreadable.
-pub fn digest(path: &Path) -> Result<(String, u64)> {
-    let failed = |e| Error::io(format!("cannot read {}", path.display()), e);
-    let mut file = File::open(path).map_err(failed)?;
-    let (mut hash, mut size, mut chunk) = (Sha256::new(), 0, vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut chunk).map_err(failed)? {
-            0 => return Ok((hex(&hash.finalize()), size)),
-            n => {
-                hash.update(&chunk[..n]);
-                size += n as u64;
-            }
-        }
-    }
-}
-
-/// Bytes as digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

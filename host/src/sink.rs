@@ -97,9 +97,15 @@ impl RunFolder {
 
     /// Reading files of gigabytes takes seconds, once: the first image waits for it, not the start.
     fn tell_files(&mut self) {
-        let files: Vec<Value> = self.untold.drain(..).map(|(role, path)| file_record(&role, &path)).collect();
-        if let Some(Value::Object(model)) = self.metadata.get_mut("model").filter(|_| !files.is_empty()) {
-            model.insert("files".into(), Value::Array(files));
+        if self.untold.is_empty() {
+            return;
+        }
+        let files = self.untold.drain(..).map(|(role, path)| file_record(&role, &path));
+        if let Some(Value::Object(model)) = self.metadata.get_mut("model")
+            && let Value::Array(told) = model.entry("files").or_insert_with(|| json!([]))
+        {
+            // One more may come into use after the first image.
+            told.extend(files);
         }
     }
 

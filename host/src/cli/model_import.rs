@@ -151,7 +151,7 @@ fn describe(key: &str, architecture: &str, place: &Path, facts: &Value) -> Resul
         true => digests_below(place, "", &mut digests)?,
         false => {
             let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            digests.insert(name, json!(model_store::digest(place)?.0));
+            digests.insert(name, json!(crate::digests::read_anew(place)?.0));
         }
     }
     let title = format!("{key}: {}", facts["what"].as_str().unwrap_or_default());
@@ -171,7 +171,7 @@ fn digests_below(folder: &Path, prefix: &str, out: &mut Map<String, Value>) -> R
         if path.is_dir() {
             digests_below(&path, &format!("{name}/"), out)?;
         } else {
-            out.insert(name, json!(model_store::digest(&path)?.0));
+            out.insert(name, json!(crate::digests::read_anew(&path)?.0));
         }
     }
     Ok(())

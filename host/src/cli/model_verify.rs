@@ -55,7 +55,7 @@ fn check(spec: &ModelSpec) -> Result<Vec<Row>> {
         if !path.is_file() {
             return Ok(row(spec, &file, State::Missing, &sha256, ""));
         }
-        let (found, _) = model_store::digest(&path)?;
+        let (found, _) = crate::digests::read_anew(&path)?;
         let state = if found == sha256 { State::Right } else { State::Changed };
         Ok(row(spec, &file, state, &sha256, &found))
     });

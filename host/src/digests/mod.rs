@@ -26,7 +26,7 @@ pub fn of_file(path: &Path) -> Result<String> {
     if let Some(sha256) = index.as_ref().and_then(|index| index.find(&real, &before)) {
         return Ok(sha256.into());
     }
-    let sha256 = read(&mut file).map_err(failed)?;
+    let (sha256, _) = read(&mut file).map_err(failed)?;
     let after = Fingerprint::of(&file.metadata().map_err(failed)?);
     if let (Some(index), Some(folder)) = (&mut index, &folder)
         && after == before
@@ -38,16 +38,31 @@ pub fn of_file(path: &Path) -> Result<String> {
     Ok(sha256)
 }
 
-fn read(file: &mut File) -> std::io::Result<String> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
+/// The SHA-256 of a file and its length, read now whatever is remembered.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read_anew(path: &Path) -> Result<(String, u64)> {
+    let failed = |e| Error::io(format!("cannot read {}", path.display()), e);
+    read(&mut File::open(path).map_err(failed)?).map_err(failed)
+}
+
+fn read(file: &mut File) -> std::io::Result<(String, u64)> {
+    let (mut hasher, mut length, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
     loop {
         match file.read(&mut buffer)? {
-            0 => break,
-            n => hasher.update(&buffer[..n]),
+            0 => return Ok((hex(&hasher.finalize()), length)),
+            n => {
+                hasher.update(&buffer[..n]);
+                length += n as u64;
+            }
         }
     }
-    Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// Bytes as digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -61,6 +76,7 @@ mod tests {
         std::fs::write(&path, b"abc").unwrap();
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(of_file(&path).unwrap(), abc);
+        assert_eq!(read_anew(&path).unwrap(), (abc.to_string(), 3));
         std::fs::write(&path, b"abd").unwrap();
         assert_ne!(of_file(&path).unwrap(), abc);
         assert!(of_file(&dir.path().join("b")).is_err());

@@ -1,8 +1,8 @@
 //! Files inside wheels and other zip archives.
 
 use super::transfer::{Came, Expected, check};
+use crate::digests::hex;
 use crate::fsx;
-use crate::model_store::hex;
 use atelier_sdk::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 use std::fs::File;

@@ -180,7 +180,7 @@ impl<'a> Pull<'a> {
     ) -> Result<Came> {
         // Below the model's folder, however deep the file itself is.
         let folder = place.ancestors().find(|p| p.join(".pull.lock").exists()).unwrap_or(place);
-        let name: String = model_store::hex(&Sha256::digest(url.as_str()))[..16].into();
+        let name: String = crate::digests::hex(&Sha256::digest(url.as_str()))[..16].into();
         let whole = archives(folder).join(name);
         if !whole.is_file() {
             let part = with_ending(&whole, "incomplete");
@@ -321,7 +321,7 @@ fn present(file: &ModelFile, place: &Path, known: Option<&Pulled>) -> Result<Opt
 }
 
 fn digest(path: &Path) -> Result<Came> {
-    model_store::digest(path).map(|(sha256, size)| Came { sha256, size })
+    crate::digests::read_anew(path).map(|(sha256, size)| Came { sha256, size })
 }
 
 fn archives(folder: &Path) -> PathBuf {

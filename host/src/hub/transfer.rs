@@ -2,8 +2,8 @@
 
 use super::http::{Answer, Ask, Client, Failure, shown};
 use super::pull::Watch;
+use crate::digests::hex;
 use crate::fsx;
-use crate::model_store::hex;
 use atelier_sdk::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
 use std::fs::File;

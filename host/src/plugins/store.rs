@@ -10,7 +10,7 @@
 
 use super::manifest::is_sha256;
 use super::safety;
-use crate::digests::{Fingerprint, Index};
+use crate::digests::{Fingerprint, Index, hex};
 use crate::fsx;
 use atelier_sdk::{Error, ErrorKind, Result};
 use sha2::{Digest, Sha256};
@@ -180,10 +180,6 @@ fn each_chunk(file: &mut File, path: &Path, mut each: impl FnMut(&[u8]) -> Resul
             return Ok(());
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Removes old copies that no known file has any more; best effort.
