@@ -13,6 +13,8 @@ use atelier_model_tools as _;
 use atelier_samplers as _;
 #[cfg(feature = "stable-diffusion")]
 use atelier_stable_diffusion as _;
+#[cfg(feature = "train-lora")]
+use atelier_train_lora as _;
 
 use atelier_sdk::{Error, ErrorKind};
 
@@ -38,6 +40,8 @@ macro_rules! optional {
 /// All that can be left out of a build.
 pub const OPTIONAL: &[Optional] = optional! {
     "engine" "stable-diffusion" "stable-diffusion";
+    "engine" "lora-trainer" "train-lora";
+    "task" "train-lora" "train-lora";
     "engine" "dataset" "dataset";
     "task" "dataset-analyze" "dataset";
     "task" "dataset-prepare" "dataset";

@@ -65,6 +65,7 @@ fn arrow_is_allowed(from: &str, to: &str, dependency: &Value) -> bool {
         "host" => ["sdk/api", "sdk/abi"].contains(&to),
         "sdk/api" => to == "sdk/abi",
         "sdk/models" => ["sdk/ops", "sdk/weights"].contains(&to),
+        "sdk/diffusion" => ["sdk/api", "sdk/ops", "sdk/weights", "sdk/models"].contains(&to),
         _ => from.starts_with("plugins/") && to.starts_with("sdk/"),
     }
 }

@@ -1,8 +1,8 @@
 //! Which network makes pixels of latents, and in how many pieces.
 
-use crate::error;
 use crate::params::Txt2Img;
 use crate::pipeline::Pipeline;
+use atelier_diffusion::error;
 use atelier_models::{AutoencoderKl, AutoencoderTiny, Blending, LatentDistribution, Tiling};
 use atelier_sdk::{Error, ErrorKind, Image, Result};
 use candle_core::Tensor;

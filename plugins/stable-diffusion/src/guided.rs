@@ -1,10 +1,10 @@
 //! The denoiser that samplers see: a UNet under classifier-free guidance.
 
-use crate::error;
 use crate::pipeline::Pipeline;
 use crate::preview::Previews;
 use crate::prompt::conditioning::{Conditioning, Now};
 use crate::together::Denoise;
+use atelier_diffusion::error;
 use atelier_sdk::rng::NormalRng;
 use atelier_sdk::{EngineCtx, Error, Event, PreviewOf, Result, SampleCtx};
 use candle_core::{Device, Tensor};

@@ -1,12 +1,12 @@
 //! img2img and inpaint.
 
 use crate::canvas::{self, Scene};
-use crate::error;
 use crate::image_params::{Fill, Img2Img, Inpaint, StepRule};
 use crate::params::Txt2Img;
 use crate::pipeline::Part;
 use crate::session::{Job, SdSession, for_inpainting, options};
 use crate::start::Start;
+use atelier_diffusion::error;
 use atelier_sdk::{EngineCtx, Event, Image, Result, Stage};
 use candle_core::Tensor;
 use image::{GrayImage, RgbImage};

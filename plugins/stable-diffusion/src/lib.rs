@@ -9,7 +9,6 @@
 
 pub mod canvas;
 pub mod decoding;
-pub mod device;
 pub mod guided;
 pub mod hires;
 pub mod image_params;
@@ -19,14 +18,11 @@ pub mod memory;
 pub mod params;
 pub mod pipeline;
 pub mod preview;
-pub mod process;
 pub mod prompt;
 pub mod session;
 pub mod start;
 pub mod variation;
 
-mod error;
-mod files;
 mod image_tasks;
 mod second;
 mod slot;
@@ -63,8 +59,13 @@ fn make() -> Result<Box<dyn Engine>> {
     Ok(Box::new(StableDiffusion))
 }
 
-const ENGINE: EngineReg =
-    EngineReg { info: &INFO, tasks: TASKS, devices: device::list, make, origin: env!("CARGO_PKG_NAME") };
+const ENGINE: EngineReg = EngineReg {
+    info: &INFO,
+    tasks: TASKS,
+    devices: atelier_diffusion::device::list,
+    make,
+    origin: env!("CARGO_PKG_NAME"),
+};
 
 atelier_sdk::export_plugin! { engine ENGINE; }
 

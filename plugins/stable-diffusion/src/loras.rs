@@ -1,8 +1,8 @@
 //! Adapters of a request: which, how much of them, and on the networks.
 
-use crate::error;
 use crate::pipeline::Pipeline;
 use crate::prompt::tags;
+use atelier_diffusion::error;
 use atelier_models::{ClipTextModel, Network, UNet2DConditionModel};
 use atelier_sdk::{EngineCtx, Error, Event, Result, Violation};
 use atelier_weights::lora::{Adaptation, Adapter, BlockWeights, Mode, Modules, Resolved, Stack, Strength};

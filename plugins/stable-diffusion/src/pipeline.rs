@@ -1,10 +1,10 @@
 //! The networks of one model.
 
 use crate::decoding::{self, Pieces};
-use crate::error;
-use crate::files::Files;
-use crate::process::Process;
 use crate::slot::Slot;
+use atelier_diffusion::error;
+use atelier_diffusion::files::Files;
+use atelier_diffusion::process::Process;
 use atelier_models::{
     AutoencoderKl, ClipTextConfig, ClipTextModel, ClipTokenizer, Prepared, UNet2DConditionModel, UNetConfig,
     VaeConfig,

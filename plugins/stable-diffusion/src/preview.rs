@@ -1,8 +1,8 @@
 //! What an image looks like while it is being sampled.
 
 use crate::decoding::{self, Pieces};
-use crate::error;
 use crate::pipeline::Pipeline;
+use atelier_diffusion::error;
 use atelier_models::{AutoencoderTiny, VaeConfig};
 use atelier_sdk::{Error, Image, PixelFormat, Result};
 use schemars::JsonSchema;

@@ -1,8 +1,6 @@
 //! A loaded model at work.
 
 use crate::decoding::{self, Decoder, Pieces, Tiny, VaeTiling};
-use crate::device;
-use crate::files::Files;
 use crate::guided::{Guided, Timesteps};
 use crate::loras::{self, Loras, Wanted};
 use crate::memory::{self, Need, Residency};
@@ -17,6 +15,8 @@ use crate::second::Second;
 use crate::start::{Blended, Start};
 use crate::together::{self, Denoise};
 use crate::variation::Seeds;
+use atelier_diffusion::device;
+use atelier_diffusion::files::Files;
 use atelier_sdk::rng::NormalRng;
 use atelier_sdk::{
     EngineCtx, Error, ErrorKind, Event, Result, ResultExt, Run, Sampler, Schedule, Session, Stage, task,

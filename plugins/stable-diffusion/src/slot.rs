@@ -1,6 +1,6 @@
 //! A network that is in memory only while it is needed.
 
-use crate::files;
+use atelier_diffusion::files;
 use atelier_models::{Network, Prepared};
 use atelier_sdk::Result;
 use atelier_weights::lora::{Adaptation, Part};

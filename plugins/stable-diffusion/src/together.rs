@@ -4,7 +4,7 @@
 //! and a [`Table`] collects what they ask: once every image that is still in work waits for an answer, the one that came
 //! last evaluates the network for all.
 
-use crate::error;
+use atelier_diffusion::error;
 use atelier_models::UNet2DConditionModel;
 use atelier_sdk::{EngineCtx, Error, ErrorKind, Event, Image, PreviewOf, Result, Sampler, Schedule, guard};
 use candle_core::Tensor;

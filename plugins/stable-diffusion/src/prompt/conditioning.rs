@@ -1,8 +1,8 @@
 //! Which embeddings guide which step, and how the network's outputs under them become one.
 
 use super::schedule::Timeline;
-use crate::error;
 use crate::guided::Guidance;
+use atelier_diffusion::error;
 use atelier_sdk::Result;
 use candle_core::Tensor;
 

@@ -1,7 +1,7 @@
 //! Learned words: textual inversion ("An Image is Worth One Word", Gal et al. 2022, arXiv:2208.01618).
 
-use crate::error;
 use crate::pipeline::Pipeline;
+use atelier_diffusion::error;
 use atelier_sdk::{EngineCtx, Error, ErrorKind, Result};
 use atelier_weights::Weights;
 use candle_core::{DType, Device, Tensor};

@@ -1,0 +1,1 @@
+//! Curves for people and their tools: TensorBoard event files, JSON lines.

@@ -1,0 +1,1 @@
+//! Trained adapters as files that other programs load.
