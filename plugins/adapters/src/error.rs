@@ -2,6 +2,7 @@
 
 use atelier_sdk::{Error, ErrorKind};
 use atelier_weights::Error as WeightsError;
+use atelier_weights::lora::layouts::LayoutError;
 
 /// What working with a file ran into.
 pub fn weights(what: impl Into<String>) -> impl FnOnce(WeightsError) -> Error {
@@ -12,6 +13,16 @@ pub fn weights(what: impl Into<String>) -> impl FnOnce(WeightsError) -> Error {
 /// What the tensor library ran into.
 pub fn tensor(what: &'static str) -> impl Fn(candle_core::Error) -> Error {
     move |e| Error::internal(what).because(e)
+}
+
+/// What has no place in a layout.
+pub fn layout(e: LayoutError) -> Error {
+    let unsupported = |e: &LayoutError| Error::new(ErrorKind::Unsupported, e.to_string());
+    match e {
+        LayoutError::Kind { .. } => unsupported(&e).hint("convert it with `--to kohya`"),
+        LayoutError::ByInputs { .. } => unsupported(&e),
+        LayoutError::Tensor(e) => tensor("writing factors")(e),
+    }
 }
 
 fn kind(e: &WeightsError) -> ErrorKind {

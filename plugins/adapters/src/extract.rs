@@ -5,6 +5,7 @@ use crate::model::{Model, Network};
 use crate::svd::low_rank;
 use crate::{EXTRACT, error, write};
 use atelier_sdk::{EngineCtx, Error, Event, PlanCtx, Result, TaskInfo, TaskParams, Violation};
+use atelier_weights::lora::layouts::{self, Tensors};
 use atelier_weights::lora::{Delta, Part};
 use candle_core::{DType, Tensor};
 use schemars::JsonSchema;
@@ -88,14 +89,14 @@ pub(crate) fn run(params: &Extract, ctx: &mut dyn EngineCtx) -> Result<Value> {
     let base = Model::open(Path::new(&params.base))?.networks()?;
     let tuned = Model::open(Path::new(&params.tuned))?.networks()?;
     let places = places(&base, &tuned)?;
-    let (mut tensors, mut kept, mut whole) = (write::Tensors::new(), 0.0, 0.0);
+    let (mut tensors, mut kept, mut whole) = (Tensors::new(), 0.0, 0.0);
     let (mut changed, total) = (0, places.len());
     for (done, (part, module, a, b)) in places.iter().enumerate() {
         ctx.event(Event::Progress { done: done as u64, total: total as u64, unit: "modules".into() })?;
         let Some(difference) = difference(*part, module, a, b)? else { continue };
         let squares = squares(&difference.matrix)?;
         let (delta, energy) = factors(&difference, params)?;
-        write::kohya(*part, module, &delta, &mut tensors).map_err(error::tensor("writing factors"))?;
+        layouts::kohya(*part, module, &delta, &mut tensors).map_err(error::tensor("writing factors"))?;
         (changed, kept, whole) = (changed + 1, kept + energy * squares, whole + squares);
     }
     if changed == 0 {

@@ -9,6 +9,7 @@ mod base;
 mod build;
 mod delta;
 mod keys;
+pub mod layouts;
 mod modules;
 mod peft;
 mod resolve;

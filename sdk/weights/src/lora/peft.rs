@@ -1,6 +1,7 @@
 //! What PEFT keeps beside the tensors: `adapter_config.json`, or the same in the header of diffusers' files.
 
 use super::keys::{Part, Spelling};
+use super::modules::canonical;
 use crate::config::ConfigFile;
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
@@ -50,6 +51,8 @@ impl Fields {
 fn pattern(patterns: &Map<String, Value>, module: &str) -> Option<f64> {
     let found = patterns.iter().find(|(name, _)| {
         let name = name.trim_start_matches('^').trim_end_matches('$').replace("\\.", ".");
+        // Modules are known here without what libraries put before those of a text encoder.
+        let name = canonical(&name);
         module == name || module.ends_with(&format!(".{name}"))
     });
     found.and_then(|(_, value)| value.as_f64()).filter(|v| v.is_finite() && *v > 0.0)
