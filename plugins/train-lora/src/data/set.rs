@@ -131,6 +131,11 @@ fn none_good(bad: &[Rejected]) -> Error {
 }
 
 impl Set {
+    /// The folder of another part of the same prepared set, when there is one: `val` to measure on.
+    pub fn sibling(&self, part: &str) -> Option<PathBuf> {
+        self.kind.sibling(&self.root, part)
+    }
+
     /// How many images an epoch shows: each as often as it is repeated.
     pub fn per_epoch(&self) -> u64 {
         self.items.iter().map(|o| u64::from(o.item.repeats)).sum()
@@ -163,7 +168,7 @@ impl Set {
         if !self.quarantine.is_empty() {
             out.push(format!("{} in quarantine", images(self.quarantine.len())));
         }
-        out.extend(counted(&self.remarks).into_iter().map(|(text, n)| format!("{}: {text}", images(n))));
+        out.extend(counted(&self.remarks).into_iter().map(|(text, n)| format!("{n} x {text}")));
         out
     }
 

@@ -114,12 +114,11 @@ pub struct Found {
     pub others: usize,
 }
 
-impl Found {
-    /// The folder of another part of the same prepared set, when there is one: `val` to measure on.
-    pub fn sibling(&self, part: &str) -> Option<PathBuf> {
-        let Kind::Prepared { .. } = &self.kind else { return None };
-        let there = self.root.join(prepared::captions_of(part)).is_file();
-        there.then(|| self.root.join(part))
+impl Kind {
+    /// The folder of another part of the same prepared set in `root`, when there is one: `val` to measure on.
+    pub fn sibling(&self, root: &Path, part: &str) -> Option<PathBuf> {
+        let there = matches!(self, Self::Prepared { .. }) && root.join(prepared::captions_of(part)).is_file();
+        there.then(|| root.join(part))
     }
 }
 

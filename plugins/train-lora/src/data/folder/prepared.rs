@@ -63,7 +63,7 @@ fn metadata(part: &str, draft: &mut Draft<'_>) -> Result<HashMap<String, About>>
         let rows = table::jsonl(&lines)?.into_iter().filter_map(|(_, row)| row.ok());
         return Ok(rows.map(|row| (format!("{part}/{}", row.file), (row.attributes, None))).collect());
     }
-    draft.remark(METADATA, "is missing: the images have no attributes to choose by");
+    draft.remark(METADATA, "the set has no metadata.json, hence no attributes to choose by");
     Ok(HashMap::new())
 }
 
@@ -122,8 +122,8 @@ mod tests {
         assert_eq!((red.caption.as_str(), red.stratum.as_deref()), ("a red shoe", Some("Red")));
         let attributes: Vec<_> = red.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         assert_eq!(attributes, [("background", "white"), ("baseColour", "Red"), ("year", "2012")]);
-        assert_eq!(found.sibling("val"), Some(dir.path().join("val")));
-        assert_eq!(found.sibling("test"), None);
+        assert_eq!(found.kind.sibling(&found.root, "val"), Some(dir.path().join("val")));
+        assert_eq!(found.kind.sibling(&found.root, "test"), None);
     }
 
     #[test]
