@@ -1,7 +1,9 @@
 //! The layers the networks are made of, each with the weights it has in a checkpoint.
 
 use crate::adapters;
-use atelier_ops::{Conv2dSpec, conv2d, group_moments, group_norm, group_norm_silu, layer_norm, linear, silu};
+use atelier_ops::{
+    Conv2dSpec, Need, conv2d_for, group_moments, group_norm, group_norm_silu, layer_norm, linear_for, silu,
+};
 use atelier_weights::lora::Applied;
 use atelier_weights::{Result, Source};
 use candle_core::{DType, Device, Tensor};
@@ -52,8 +54,23 @@ impl Linear {
 
     /// (..., inputs) to (..., outputs).
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let y = linear(x, &self.weight, self.bias.as_ref())?;
-        self.adapters.iter().try_fold(y, |y, a| y + adapters::linear_change(a, x, &self.weight)?)
+        self.forward_for(Need::Value, x)
+    }
+
+    /// [`Self::forward`] as the last step of a segment: for the gradient alone the numbers are not computed.
+    pub(crate) fn forward_for(&self, need: Need, x: &Tensor) -> candle_core::Result<Tensor> {
+        let (weight, bias) = (&self.weight, self.bias.as_ref());
+        let (y, rest) = match adapters::fusable(&self.adapters) {
+            Some((first, rest)) => (adapters::linear_with(first, need, x, weight, bias)?, rest),
+            None => (linear_for(need, x, weight, bias)?, &self.adapters[..]),
+        };
+        rest.iter().try_fold(y, |y, a| y + adapters::linear_change(a, x, &self.weight)?)
+    }
+
+    /// What is needed of the input, where this is needed of the result: variables in here need its numbers.
+    pub(crate) fn need_of_input(&self, need: Need) -> Need {
+        let frozen = self.adapters.is_empty() && !self.weight.track_op();
+        if frozen { need } else { Need::Value }
     }
 }
 
@@ -107,7 +124,12 @@ impl Conv2d {
 
     /// (B, inputs, H, W) to (B, outputs, H', W').
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let y = conv2d(x, &self.weight, Some(&self.bias), self.spec)?;
+        self.forward_for(Need::Value, x)
+    }
+
+    /// [`Self::forward`] as the last step of a segment: for the gradient alone the numbers are not computed.
+    pub(crate) fn forward_for(&self, need: Need, x: &Tensor) -> candle_core::Result<Tensor> {
+        let y = conv2d_for(need, x, &self.weight, Some(&self.bias), self.spec)?;
         self.adapters.iter().try_fold(y, |y, a| y + adapters::conv_change(a, x, &self.weight, self.spec)?)
     }
 }

@@ -22,5 +22,5 @@ pub use layers::{Conv2d, GroupNorm, LayerNorm, Linear};
 pub use network::{Network, Opened, Prepared};
 pub use taesd::AutoencoderTiny;
 pub use tokenizer::{ClipTokenizer, Encoded, Padding};
-pub use unet::{UNet2DConditionModel, UNetConfig, timestep_embedding};
+pub use unet::{Recording, UNet2DConditionModel, UNetConfig, timestep_embedding};
 pub use vae::{AutoencoderKl, Blending, LatentDistribution, Tiling, VaeConfig};

@@ -1,7 +1,7 @@
 //! Halving and doubling of images between the blocks of a network.
 
 use crate::layers::Conv2d;
-use atelier_ops::{Conv2dSpec, Padding, upsample_nearest};
+use atelier_ops::{Conv2dSpec, Padding, Tape, Value, upsample_nearest};
 use atelier_weights::{Result, Source};
 use candle_core::Tensor;
 
@@ -23,6 +23,11 @@ impl Downsample {
     pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         self.conv.forward(x)
     }
+
+    /// [`Self::forward`] as a segment of `tape`.
+    pub(crate) fn run<'a>(&'a self, tape: &mut Tape<'a>, x: &Value) -> candle_core::Result<Value> {
+        tape.run(&[x], |t, need| self.conv.forward_for(need, &t[0]))
+    }
 }
 
 /// Nearest-neighbour enlargement, then a convolution.
@@ -39,5 +44,15 @@ impl Upsample {
     /// To the given height and width: twice the input's, or one less where the skip connection's is odd.
     pub(crate) fn forward(&self, x: &Tensor, (height, width): (usize, usize)) -> candle_core::Result<Tensor> {
         self.conv.forward(&upsample_nearest(x, height, width)?)
+    }
+
+    /// [`Self::forward`] as a segment of `tape`.
+    pub(crate) fn run<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        x: &Value,
+        (height, width): (usize, usize),
+    ) -> candle_core::Result<Value> {
+        tape.run(&[x], move |t, need| self.conv.forward_for(need, &upsample_nearest(&t[0], height, width)?))
     }
 }

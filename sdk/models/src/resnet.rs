@@ -1,6 +1,7 @@
 //! The residual block of UNet and autoencoder.
 
 use crate::layers::{Conv2d, GroupNorm, Linear};
+use atelier_ops::{Need, Tape, Value};
 use atelier_weights::{Result, Source};
 use candle_core::{D, Tensor};
 
@@ -44,9 +45,28 @@ impl ResnetBlock {
 
     /// `x` (B, inputs, H, W), `time` (B, time channels), already through SiLU; the result is (B, outputs, H, W).
     pub(crate) fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> candle_core::Result<Tensor> {
+        self.forward_for(Need::Value, x, time)
+    }
+
+    fn forward_for(&self, need: Need, x: &Tensor, time: Option<&Tensor>) -> candle_core::Result<Tensor> {
         // Of large images each of these is hundreds of megabytes: none is kept longer than it is needed.
         let normed = self.norm2.forward_silu(&self.first(self.norm1.forward_silu(x)?, time)?)?;
-        self.second(x, normed)
+        self.second_for(need, x, normed)
+    }
+
+    /// [`Self::forward`] as a segment of `tape`; with `skip`, of x and `skip` (B, C, H, W) joined.
+    pub(crate) fn run<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        x: &Value,
+        time: &Value,
+        skip: Option<&Value>,
+    ) -> candle_core::Result<Value> {
+        let Some(skip) = skip else {
+            return tape.run(&[x, time], |t, need| self.forward_for(need, &t[0], Some(&t[1])));
+        };
+        let joined = |t: &[Tensor]| Tensor::cat(&[&t[0], &t[2]], 1);
+        tape.run(&[x, time, skip], move |t, need| self.forward_for(need, &joined(t)?, Some(&t[1])))
     }
 
     /// The first half: from what the first norm and its activation give to what the second norm takes.
@@ -63,10 +83,14 @@ impl ResnetBlock {
 
     /// The second half: from the block's input and what the second norm and its activation give to the result.
     pub(crate) fn second(&self, x: &Tensor, normed: Tensor) -> candle_core::Result<Tensor> {
-        let h = self.conv2.forward(&normed)?;
+        self.second_for(Need::Value, x, normed)
+    }
+
+    fn second_for(&self, need: Need, x: &Tensor, normed: Tensor) -> candle_core::Result<Tensor> {
+        let h = self.conv2.forward_for(need, &normed)?;
         drop(normed);
         let sum = match &self.conv_shortcut {
-            Some(conv) => (conv.forward(x)? + h)?,
+            Some(conv) => (conv.forward_for(need, x)? + h)?,
             None => (x + h)?,
         };
         if self.output_scale_factor == 1.0 { Ok(sum) } else { sum / self.output_scale_factor }

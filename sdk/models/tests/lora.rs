@@ -194,7 +194,7 @@ fn live_factors_get_gradients_and_frozen_weights_none() {
     let down = Var::randn(0f32, 1.0, (4, inputs), CPU).unwrap();
     let up = Var::randn(0f32, 1.0, (outputs, 4), CPU).unwrap();
     let delta = Delta::lora(down.as_tensor().clone(), up.as_tensor().clone(), 1.0);
-    let applied = vec![Applied { delta: Arc::new(delta), weight: 1.0 }];
+    let applied = vec![Applied::new(Arc::new(delta), 1.0)];
     let folder = atelier_weights::ComponentFolder::open(golden().join("tiny-sd/unet")).unwrap();
     let inner = Arc::new(folder.weights().unwrap());
     let adapted = Adapted::new(inner, [(name.to_string(), applied)].into(), Mode::Live);
@@ -276,7 +276,7 @@ fn every_kind_of_factors_does_live_what_it_does_merged() {
             HashMap::from([(format!("{module}.weight"), base.clone()), (format!("{module}.bias"), bias)]);
         candle_core::safetensors::save(&tensors, file.path()).unwrap();
         let run = |mode| {
-            let applied = vec![Applied { delta: Arc::new(delta.clone()), weight: 0.6 }];
+            let applied = vec![Applied::new(Arc::new(delta.clone()), 0.6)];
             let inner = Arc::new(Weights::open(file.path()).unwrap());
             let adapted = Adapted::new(inner, [(module.to_string(), applied)].into(), mode);
             let source = Source::new(Arc::new(adapted), DType::F32, CPU).pp(module);

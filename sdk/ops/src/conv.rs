@@ -5,6 +5,7 @@ mod passes;
 
 use crate::composed;
 use crate::host;
+use crate::tape::Need;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 pub(crate) use columns::Geometry;
 
@@ -54,6 +55,18 @@ impl Conv2dSpec {
 /// The result is (B, Co, (H + padding - kh) / stride + 1, (W + padding - kw) / stride + 1) in x's dtype. A weight of
 /// another dtype is converted for the call. Errors: shapes that do not fit, a kernel larger than the padded image.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2dSpec) -> Result<Tensor> {
+    conv2d_for(Need::Value, x, weight, bias, spec)
+}
+
+/// [`conv2d`], of whose result only what is needed is computed. For the gradient alone that is nothing: the numbers
+/// of the result are then zeros.
+pub fn conv2d_for(
+    need: Need,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    spec: Conv2dSpec,
+) -> Result<Tensor> {
     let geometry = Geometry::new(x.dims4()?, weight.dims4()?, spec)?;
     if let Some(bias) = bias
         && bias.dims() != [geometry.co]
@@ -68,10 +81,14 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2dSp
         Some(bias) => host::prepare(bias)?,
         None => Tensor::zeros(geometry.co, DType::F32, x.device())?,
     };
-    host::prepare(x)?.apply_op3(&host::prepare(weight)?, &bias, Conv2d(geometry))?.to_dtype(x.dtype())
+    let op = Conv2d { geometry, need };
+    host::prepare(x)?.apply_op3(&host::weight(weight)?, &bias, op)?.to_dtype(x.dtype())
 }
 
-struct Conv2d(Geometry);
+struct Conv2d {
+    geometry: Geometry,
+    need: Need,
+}
 
 impl CustomOp3 for Conv2d {
     fn name(&self) -> &'static str {
@@ -88,10 +105,14 @@ impl CustomOp3 for Conv2d {
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let x = host::elements(s1, l1, self.name())?;
-        let weight = host::elements(s2, l2, self.name())?;
         let bias = host::elements(s3, l3, self.name())?;
-        let g = &self.0;
-        Ok(host::output(passes::forward(g, x, weight, bias), (g.batch, g.co, g.oh, g.ow)))
+        let g = &self.geometry;
+        let shape = (g.batch, g.co, g.oh, g.ow);
+        if self.need == Need::Gradient {
+            return Ok(host::output(vec![0f32; g.batch * g.co * g.oh * g.ow], shape));
+        }
+        let y = host::widened(s2, l2, self.name(), |weight| Ok(passes::forward(g, x, weight, bias)))?;
+        Ok(host::output(y, shape))
     }
 
     fn bwd(
@@ -102,10 +123,10 @@ impl CustomOp3 for Conv2d {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let g = &self.0;
+        let g = &self.geometry;
         host::with(grad, self.name(), |gy| {
             let dx = if x.track_op() {
-                let dx = host::with(weight, self.name(), |w| Ok(passes::input_gradient(g, gy, w)))?;
+                let dx = host::with_widened(weight, self.name(), |w| Ok(passes::input_gradient(g, gy, w)))?;
                 Some(Tensor::from_vec(dx, x.shape(), x.device())?)
             } else {
                 None
@@ -142,6 +163,12 @@ mod tests {
             (2, 3, 6, 10, (3, 1), even(1, 0)),
             (1, 1, 1, 1, (3, 3), even(1, 1)),
             (2, 2, 40, 300, (3, 3), even(1, 1)),
+            // Enough pixels for the gradient as a convolution.
+            (20, 5, 30, 19, (3, 3), even(1, 1)),
+            (4, 3, 30, 19, (1, 1), even(1, 0)),
+            (3, 4, 30, 19, (3, 1), even(1, 0)),
+            (3, 2, 30, 19, (3, 3), even(1, 2)),
+            (3, 2, 30, 19, (3, 3), even(1, 3)),
         ] {
             let x = pseudo_normal(1, (2, ci, height, width), 1.0);
             let w = pseudo_normal(2, (co, ci, kernel.0, kernel.1), 0.3);

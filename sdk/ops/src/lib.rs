@@ -9,9 +9,11 @@
 //! values and gradients.
 
 mod activation;
+mod adapted;
 mod attention;
 mod composed;
 mod conv;
+mod dropout;
 pub mod gradcheck;
 mod host;
 mod linear;
@@ -19,13 +21,17 @@ mod matmul;
 mod norm;
 mod scope;
 mod simd;
+mod tape;
 mod upsample;
 
 pub use activation::{Activation, geglu, gelu, quick_gelu, silu};
+pub use adapted::{LowRank, linear_adapted};
 pub use attention::attention;
 pub use composed::softmax;
-pub use conv::{Conv2dSpec, Padding, conv2d};
-pub use linear::linear;
+pub use conv::{Conv2dSpec, Padding, conv2d, conv2d_for};
+pub use dropout::dropout;
+pub use linear::{linear, linear_for};
 pub use norm::{group_moments, group_norm, group_norm_silu, layer_norm};
 pub use scope::scope;
+pub use tape::{Gradients, Keep, Need, Tape, Value};
 pub use upsample::upsample_nearest;

@@ -3,6 +3,7 @@
 use crate::composed;
 use crate::host::{self, Shared, blocks};
 use crate::matmul::{Mat, Target, product};
+use crate::tape::Need;
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -11,6 +12,12 @@ use rayon::prelude::*;
 /// `x` is (..., inputs), `weight` (outputs, inputs), `bias` (outputs); the result is (..., outputs) in x's dtype.
 /// A weight of another dtype is converted for the call.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    linear_for(Need::Value, x, weight, bias)
+}
+
+/// [`linear`], of whose result only what is needed is computed. For the gradient alone that is nothing: the numbers
+/// of the result are then zeros.
+pub fn linear_for(need: Need, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = weight.dims2()?;
     if x.rank() == 0 || x.dim(D::Minus1)? != inputs || weight.elem_count() == 0 {
         bail!("linear: input {:?} for a weight {:?}", x.shape(), weight.shape())
@@ -24,10 +31,10 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
         Some(bias) => bail!("linear: bias {:?} for {outputs} outputs", bias.shape()),
         None => Tensor::zeros(outputs, candle_core::DType::F32, x.device())?,
     };
-    host::prepare(x)?.apply_op3(&host::prepare(weight)?, &bias, Linear)?.to_dtype(x.dtype())
+    host::prepare(x)?.apply_op3(&host::weight(weight)?, &bias, Linear(need))?.to_dtype(x.dtype())
 }
 
-struct Linear;
+struct Linear(Need);
 
 /// Rows x columns of the result one job computes.
 fn job_size(rows: usize, cols: usize) -> (usize, usize) {
@@ -47,7 +54,7 @@ fn job_size(rows: usize, cols: usize) -> (usize, usize) {
 
 /// out (m x n) += or = a (m x k) b (k x n), cut over all threads. The views give rows `from..` of a and
 /// columns `from..` of b.
-fn parallel_product<'a>(
+pub(crate) fn parallel_product<'a>(
     out: &mut [f32],
     accumulate: bool,
     (m, n, k): (usize, usize, usize),
@@ -80,19 +87,23 @@ impl CustomOp3 for Linear {
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let x = host::elements(s1, l1, self.name())?;
-        let w = host::elements(s2, l2, self.name())?;
         let bias = host::elements(s3, l3, self.name())?;
         let (n, k) = l2.shape().dims2()?;
         let m = x.len() / k;
         let mut y = vec![0f32; m * n];
-        y.par_chunks_mut(n).for_each(|row| row.copy_from_slice(bias));
-        parallel_product(
-            &mut y,
-            true,
-            (m, n, k),
-            |i| Mat::rows(&x[i * k..], k),
-            |j| Mat::rows(&w[j * k..], k).t(),
-        );
+        if self.0 == Need::Value {
+            y.par_chunks_mut(n).for_each(|row| row.copy_from_slice(bias));
+            host::widened(s2, l2, self.name(), |w| {
+                parallel_product(
+                    &mut y,
+                    true,
+                    (m, n, k),
+                    |i| Mat::rows(&x[i * k..], k),
+                    |j| Mat::rows(&w[j * k..], k).t(),
+                );
+                Ok(())
+            })?;
+        }
         let mut dims = l1.dims().to_vec();
         dims.pop();
         dims.push(n);
@@ -112,7 +123,7 @@ impl CustomOp3 for Linear {
         let dx = if x.track_op() {
             let mut out = vec![0f32; m * k];
             host::with(grad, self.name(), |g| {
-                host::with(weight, self.name(), |w| {
+                host::with_widened(weight, self.name(), |w| {
                     parallel_product(
                         &mut out,
                         false,

@@ -4,15 +4,16 @@ use super::config::UNetConfig;
 use super::transformer::{Transformer2D, TransformerSettings};
 use crate::resample::{Downsample, Upsample};
 use crate::resnet::{ResnetBlock, ResnetSettings};
+use atelier_ops::{Tape, Value};
 use atelier_weights::{Result, Source};
 use candle_core::Tensor;
 
 /// What every block sees besides the image.
-pub(super) struct Conditioning<'a> {
+pub(super) struct Conditioning {
     /// (B, time channels), through SiLU.
-    pub(super) time: &'a Tensor,
+    pub(super) time: Value,
     /// (B, tokens, context channels).
-    pub(super) context: &'a Tensor,
+    pub(super) context: Value,
 }
 
 fn resnet_settings(c: &UNetConfig) -> ResnetSettings {
@@ -77,25 +78,26 @@ impl DownBlock {
     }
 
     /// Appends every intermediate result to `skips`; returns the last.
-    pub(super) fn forward(
-        &self,
-        x: &Tensor,
+    pub(super) fn run<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        x: &Value,
         cond: &Conditioning,
-        skips: &mut Vec<Tensor>,
+        skips: &mut Vec<Value>,
         observe: &mut dyn FnMut(&str, &Tensor),
-    ) -> candle_core::Result<Tensor> {
+    ) -> candle_core::Result<Value> {
         let mut x = x.clone();
         for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(&x, Some(cond.time))?;
-            observe(&format!("resnets.{i}"), &x);
+            x = resnet.run(tape, &x, &cond.time, None)?;
+            observe(&format!("resnets.{i}"), x.tensor());
             if let Some(attention) = self.attentions.get(i) {
-                x = attention.forward(&x, cond.context)?;
-                observe(&format!("attentions.{i}"), &x);
+                x = attention.run(tape, &x, &cond.context)?;
+                observe(&format!("attentions.{i}"), x.tensor());
             }
             skips.push(x.clone());
         }
         if let Some(downsampler) = &self.downsampler {
-            x = downsampler.forward(&x)?;
+            x = downsampler.run(tape, &x)?;
             skips.push(x.clone());
         }
         Ok(x)
@@ -123,10 +125,15 @@ impl MidBlock {
         })
     }
 
-    pub(super) fn forward(&self, x: &Tensor, cond: &Conditioning) -> candle_core::Result<Tensor> {
-        let x = self.resnets[0].forward(x, Some(cond.time))?;
-        let x = self.attention.forward(&x, cond.context)?;
-        self.resnets[1].forward(&x, Some(cond.time))
+    pub(super) fn run<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        x: &Value,
+        cond: &Conditioning,
+    ) -> candle_core::Result<Value> {
+        let x = self.resnets[0].run(tape, x, &cond.time, None)?;
+        let x = self.attention.run(tape, &x, &cond.context)?;
+        self.resnets[1].run(tape, &x, &cond.time, None)
     }
 }
 
@@ -165,24 +172,28 @@ impl UpBlock {
     }
 
     /// Takes its skips from the end of `skips`; enlarges to the size of the next one, which may be odd.
-    pub(super) fn forward(
-        &self,
-        x: &Tensor,
+    pub(super) fn run<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        x: &Value,
         cond: &Conditioning,
-        skips: &mut Vec<Tensor>,
-    ) -> candle_core::Result<Tensor> {
+        skips: &mut Vec<Value>,
+    ) -> candle_core::Result<Value> {
         let mut x = x.clone();
         for (i, resnet) in self.resnets.iter().enumerate() {
             let Some(skip) = skips.pop() else {
                 candle_core::bail!("an up block ran out of skip connections")
             };
-            x = resnet.forward(&Tensor::cat(&[x, skip], 1)?, Some(cond.time))?;
+            x = resnet.run(tape, &x, &cond.time, Some(&skip))?;
             if let Some(attention) = self.attentions.get(i) {
-                x = attention.forward(&x, cond.context)?;
+                x = attention.run(tape, &x, &cond.context)?;
             }
         }
         match (&self.upsampler, skips.last()) {
-            (Some(upsampler), Some(next)) => upsampler.forward(&x, (next.dim(2)?, next.dim(3)?)),
+            (Some(upsampler), Some(next)) => {
+                let (.., height, width) = next.tensor().dims4()?;
+                upsampler.run(tape, &x, (height, width))
+            }
             _ => Ok(x),
         }
     }

@@ -3,16 +3,18 @@
 
 mod blocks;
 mod config;
+mod recording;
 mod time;
 mod transformer;
 
 pub use config::UNetConfig;
+pub use recording::Recording;
 pub use time::timestep_embedding;
 
 use crate::error::{Error, Result};
 use crate::layers::{Conv2d, GroupNorm, compute_dtype};
 use crate::network::Network;
-use atelier_ops::silu;
+use atelier_ops::{Need, Tape, Value, silu};
 use atelier_weights::{ConfigFile, Source};
 use blocks::{Conditioning, DownBlock, MidBlock, UpBlock};
 use candle_core::{DType, Tensor};
@@ -98,7 +100,8 @@ impl UNet2DConditionModel {
         observe: &mut dyn FnMut(&str, &Tensor),
     ) -> Result<Tensor> {
         self.check(sample, timesteps, context)?;
-        self.compute(sample, timesteps, context, observe).map_err(Error::compute(NETWORK))
+        let result = self.run(&mut Tape::off(), sample, timesteps, context, observe);
+        Ok(result.map_err(Error::compute(NETWORK))?.tensor().clone())
     }
 
     fn check(&self, sample: &Tensor, timesteps: &Tensor, context: &Tensor) -> Result<()> {
@@ -126,53 +129,64 @@ impl UNet2DConditionModel {
         Ok(())
     }
 
-    /// The time embedding, (B, time channels) through SiLU: what every residual block starts with.
-    fn embed_time(
-        &self,
-        timesteps: &Tensor,
-        batch: usize,
-        observe: &mut dyn FnMut(&str, &Tensor),
-    ) -> candle_core::Result<Tensor> {
-        let c = &self.config;
-        let timesteps = timesteps.broadcast_as(batch)?;
-        let sinusoids =
-            timestep_embedding(&timesteps, c.block_out_channels[0], c.flip_sin_to_cos, c.freq_shift)?;
-        observe("time_proj", &sinusoids);
-        let embedding = self.time_embedding.forward(&sinusoids.to_dtype(self.dtype)?)?;
-        observe("time_embedding", &embedding);
-        silu(&embedding)
-    }
-
-    fn compute(
-        &self,
-        sample: &Tensor,
+    /// What every block starts with: the time embedding through SiLU, and the context in the network's type.
+    fn condition<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
         timesteps: &Tensor,
         context: &Tensor,
         observe: &mut dyn FnMut(&str, &Tensor),
-    ) -> candle_core::Result<Tensor> {
-        let time = self.embed_time(timesteps, sample.dim(0)?, observe)?;
-        let context = context.to_dtype(self.dtype)?;
-        let cond = Conditioning { time: &time, context: &context };
+    ) -> candle_core::Result<Conditioning> {
+        let c = &self.config;
+        let timesteps = timesteps.broadcast_as(context.dim(0)?)?;
+        let sinusoids =
+            timestep_embedding(&timesteps, c.block_out_channels[0], c.flip_sin_to_cos, c.freq_shift)?;
+        observe("time_proj", &sinusoids);
+        let sinusoids = tape.input(&sinusoids.to_dtype(self.dtype)?)?;
+        let embedding = tape.run(&[&sinusoids], |t, _| self.time_embedding.forward(&t[0]))?;
+        observe("time_embedding", embedding.tensor());
+        let time = tape.run(&[&embedding], |t, _| silu(&t[0]))?;
+        let context = tape.input(context)?;
+        let context = tape.run(&[&context], |t, _| t[0].to_dtype(self.dtype))?;
+        Ok(Conditioning { time, context })
+    }
+
+    /// What happens to the sample before the first block.
+    fn enter(&self, need: Need, sample: &Tensor) -> candle_core::Result<Tensor> {
         let mut x = sample.to_dtype(self.dtype)?;
         if self.config.center_input_sample {
             x = ((x * 2.0)? - 1.0)?;
         }
-        x = self.conv_in.forward(&x)?;
-        observe("conv_in", &x);
+        self.conv_in.forward_for(need, &x)
+    }
+
+    fn run<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        context: &Tensor,
+        observe: &mut dyn FnMut(&str, &Tensor),
+    ) -> candle_core::Result<Value> {
+        let cond = self.condition(tape, timesteps, context, observe)?;
+        let dtype = sample.dtype();
+        let sample = tape.input(sample)?;
+        let mut x = tape.run(&[&sample], |t, need| self.enter(need, &t[0]))?;
+        observe("conv_in", x.tensor());
         let mut skips = vec![x.clone()];
         for (i, block) in self.down_blocks.iter().enumerate() {
             let mut inside = |name: &str, t: &Tensor| observe(&format!("down_blocks.{i}.{name}"), t);
-            x = block.forward(&x, &cond, &mut skips, &mut inside)?;
-            observe(&format!("down_blocks.{i}"), &x);
+            x = block.run(tape, &x, &cond, &mut skips, &mut inside)?;
+            observe(&format!("down_blocks.{i}"), x.tensor());
         }
-        x = self.mid_block.forward(&x, &cond)?;
-        observe("mid_block", &x);
+        x = self.mid_block.run(tape, &x, &cond)?;
+        observe("mid_block", x.tensor());
         for (i, block) in self.up_blocks.iter().enumerate() {
-            x = block.forward(&x, &cond, &mut skips)?;
-            observe(&format!("up_blocks.{i}"), &x);
+            x = block.run(tape, &x, &cond, &mut skips)?;
+            observe(&format!("up_blocks.{i}"), x.tensor());
         }
-        let x = self.conv_norm_out.forward_silu(&x)?;
-        observe("conv_act", &x);
-        self.conv_out.forward(&x)?.to_dtype(sample.dtype())
+        x = tape.run(&[&x], |t, _| self.conv_norm_out.forward_silu(&t[0]))?;
+        observe("conv_act", x.tensor());
+        tape.run(&[&x], move |t, need| self.conv_out.forward_for(need, &t[0])?.to_dtype(dtype))
     }
 }

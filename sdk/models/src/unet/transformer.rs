@@ -1,7 +1,7 @@
 //! The transformer between a UNet's convolutions, where the image attends to itself and to the prompt.
 
 use crate::layers::{GroupNorm, LayerNorm, Linear, to_image, to_tokens};
-use atelier_ops::{attention, geglu};
+use atelier_ops::{Need, Tape, Value, attention, geglu};
 use atelier_weights::{Result, Source};
 use candle_core::Tensor;
 
@@ -48,13 +48,40 @@ impl Transformer2D {
     }
 
     /// `x` (B, C, H, W), `context` (B, tokens, context channels); the result has x's shape.
-    pub(super) fn forward(&self, x: &Tensor, context: &Tensor) -> candle_core::Result<Tensor> {
-        let (_, _, height, width) = x.dims4()?;
-        let mut h = self.proj_in.forward(&to_tokens(&self.norm.forward(x)?)?)?;
-        for block in &self.transformer_blocks {
-            h = block.forward(&h, context)?;
+    ///
+    /// Every shortcut ends a segment: what leads to it is linear and need not be computed again.
+    pub(super) fn run<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        x: &Value,
+        context: &Value,
+    ) -> candle_core::Result<Value> {
+        let count = self.transformer_blocks.len();
+        let mut h = x.clone();
+        for (i, block) in self.transformer_blocks.iter().enumerate() {
+            h = tape.run(&[&h], move |t, need| {
+                let h = if i == 0 { self.enter(&t[0])? } else { t[0].clone() };
+                block.attend_image(need, &h)
+            })?;
+            h = tape.run(&[&h, context], move |t, need| block.attend_context(need, &t[0], &t[1]))?;
+            h = if i + 1 < count {
+                tape.run(&[&h], move |t, need| block.feed(need, &t[0]))?
+            } else {
+                tape.run(&[&h, x], move |t, need| {
+                    self.leave(need, block.feed(self.proj_out.need_of_input(need), &t[0])?, &t[1])
+                })?
+            };
         }
-        x + to_image(&self.proj_out.forward(&h)?, height, width)?
+        Ok(h)
+    }
+
+    fn enter(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.proj_in.forward(&to_tokens(&self.norm.forward(x)?)?)
+    }
+
+    fn leave(&self, need: Need, h: Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
+        let (.., height, width) = x.dims4()?;
+        x + to_image(&self.proj_out.forward_for(need, &h)?, height, width)?
     }
 }
 
@@ -82,11 +109,17 @@ impl TransformerBlock {
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor) -> candle_core::Result<Tensor> {
+    fn attend_image(&self, need: Need, x: &Tensor) -> candle_core::Result<Tensor> {
         let h = self.norm1.forward(x)?;
-        let x = (x + self.attn1.forward(&h, &h)?)?;
-        let x = (&x + self.attn2.forward(&self.norm2.forward(&x)?, context)?)?;
-        &x + self.ff.forward(&self.norm3.forward(&x)?)?
+        x + self.attn1.forward_for(need, &h, &h)?
+    }
+
+    fn attend_context(&self, need: Need, x: &Tensor, context: &Tensor) -> candle_core::Result<Tensor> {
+        x + self.attn2.forward_for(need, &self.norm2.forward(x)?, context)?
+    }
+
+    fn feed(&self, need: Need, x: &Tensor) -> candle_core::Result<Tensor> {
+        x + self.ff.forward_for(need, &self.norm3.forward(x)?)?
     }
 }
 
@@ -111,9 +144,9 @@ impl Attention {
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor) -> candle_core::Result<Tensor> {
+    fn forward_for(&self, need: Need, x: &Tensor, context: &Tensor) -> candle_core::Result<Tensor> {
         let (q, k, v) = (self.to_q.forward(x)?, self.to_k.forward(context)?, self.to_v.forward(context)?);
-        self.to_out.forward(&attention(&q, &k, &v, self.heads, false)?)
+        self.to_out.forward_for(need, &attention(&q, &k, &v, self.heads, false)?)
     }
 }
 
@@ -132,7 +165,7 @@ impl FeedForward {
         Ok(Self { proj, out: Linear::new(&net.pp(2), inner, channels)? })
     }
 
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.out.forward(&geglu(&self.proj.forward(x)?)?)
+    fn forward_for(&self, need: Need, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.out.forward_for(need, &geglu(&self.proj.forward(x)?)?)
     }
 }

@@ -52,6 +52,38 @@ impl Geometry {
         self.taps() == 1 && self.stride == 1 && self.oh == self.h && self.ow == self.w
     }
 
+    /// The convolution that leads from the gradient of the output to that of the input, with [`Self::turned`] weights.
+    /// None with a stride, where it would be one with gaps.
+    pub(crate) fn adjoint(&self) -> Option<Self> {
+        if self.stride != 1 || self.top >= self.kh || self.left >= self.kw {
+            return None;
+        }
+        Some(Self {
+            ci: self.co,
+            h: self.oh,
+            w: self.ow,
+            co: self.ci,
+            oh: self.h,
+            ow: self.w,
+            top: self.kh - 1 - self.top,
+            left: self.kw - 1 - self.left,
+            ..*self
+        })
+    }
+
+    /// Weights (Co, Ci, kh, kw) as (Ci, Co, kh, kw), each kernel turned round: those of input channels
+    /// `first..`, as many as fill `out`.
+    pub(crate) fn turned(&self, weight: &[f32], first: usize, out: &mut [f32]) {
+        let (taps, row) = (self.taps(), self.co * self.taps());
+        for (co, kernels) in weight.chunks_exact(self.ci * taps).enumerate() {
+            let kernels = kernels[first * taps..].chunks_exact(taps);
+            for (kernel, out) in kernels.zip(out.chunks_exact_mut(row)) {
+                let out = &mut out[co * taps..][..taps];
+                out.iter_mut().zip(kernel.iter().rev()).for_each(|(out, value)| *out = *value);
+            }
+        }
+    }
+
     /// Output columns of a row whose tap `kx` lies inside the image, and the image column of the first.
     fn span(&self, kx: usize) -> (Range<usize>, usize) {
         let start = self.left.saturating_sub(kx).div_ceil(self.stride);
@@ -120,6 +152,13 @@ impl Geometry {
         let (inside, first) = self.span(kx);
         if inside.is_empty() {
             return;
+        }
+        if self.stride == 1 {
+            // Without a step to count the compiler makes vectors of it.
+            return target[first..]
+                .iter_mut()
+                .zip(&values[inside])
+                .for_each(|(target, value)| *target += value);
         }
         for (target, value) in target[first..].iter_mut().step_by(self.stride).zip(&values[inside]) {
             *target += value;

@@ -53,10 +53,29 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: &[f32]) -> 
     y
 }
 
+/// Output pixels from which on the gradient of the input is computed as a convolution: its weights are laid out anew,
+/// which few pixels do not make up for.
+const TURNED: usize = 512;
+
+/// Input channels turned by one job: their kernels are neighbours, and a cache line has several.
+const TURNED_CHANNELS: usize = 16;
+
 /// Gradient of x (B, Ci, H, W) from that of y (B, Co, OH, OW).
+pub(super) fn input_gradient(g: &Geometry, gy: &[f32], weight: &[f32]) -> Vec<f32> {
+    let Some(adjoint) = g.adjoint().filter(|_| g.batch * g.oh * g.ow >= TURNED) else {
+        return folded_gradient(g, gy, weight);
+    };
+    scratch(weight.len(), |turned| {
+        let jobs = turned.par_chunks_mut(TURNED_CHANNELS * g.co * g.taps()).enumerate();
+        jobs.for_each(|(i, out)| g.turned(weight, i * TURNED_CHANNELS, out));
+        forward(&adjoint, gy, turned, &vec![0f32; g.ci])
+    })
+}
+
+/// The same as a product with the weights as they lie, whose columns are added to the pixels they belong to.
 ///
 /// Jobs are cut by input channel: a channel's overlapping patches are then added by one thread.
-pub(super) fn input_gradient(g: &Geometry, gy: &[f32], weight: &[f32]) -> Vec<f32> {
+fn folded_gradient(g: &Geometry, gy: &[f32], weight: &[f32]) -> Vec<f32> {
     let (pixels, depth, taps) = (g.oh * g.ow, g.depth(), g.taps());
     let mut dx = vec![0f32; g.batch * g.ci * g.h * g.w];
     let memory = Shared::new(&mut dx);

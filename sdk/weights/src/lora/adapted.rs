@@ -1,6 +1,7 @@
 //! Tensors of a model with adapters on them.
 
 use super::delta::Delta;
+use super::dropout::ModuleDropout;
 use super::keys::Part;
 use super::modules::{Modules, canonical};
 use super::resolve::Resolved;
@@ -19,6 +20,8 @@ pub struct Applied {
     pub delta: Arc<Delta>,
     /// Its factor.
     pub weight: f64,
+    /// Dropout of what goes into it, in training.
+    pub dropout: Option<ModuleDropout>,
 }
 
 /// Where the changes are added.
@@ -55,7 +58,7 @@ impl Stack {
             for (module, delta) in changes {
                 let weight = weights.of(part, module, unet);
                 if weight != 0.0 {
-                    stack.entry(module.clone()).or_default().push(Applied { delta: delta.clone(), weight });
+                    stack.entry(module.clone()).or_default().push(Applied::new(delta.clone(), weight));
                 }
             }
         }
@@ -65,6 +68,16 @@ impl Stack {
     /// Whether it changes nothing in a network.
     pub fn is_empty(&self, part: Part) -> bool {
         self.of(part).is_none_or(BTreeMap::is_empty)
+    }
+
+    /// Adds one change. Nothing happens for a network that no stack changes.
+    pub(super) fn insert(&mut self, part: Part, module: &str, applied: Applied) {
+        let changes = match part {
+            Part::Unet => &mut self.unet,
+            Part::TextEncoder => &mut self.text,
+            Part::TextEncoder2 => return,
+        };
+        changes.entry(canonical(module).into()).or_default().push(applied);
     }
 
     fn of(&self, part: Part) -> Option<&BTreeMap<String, Vec<Applied>>> {
@@ -203,12 +216,24 @@ impl Provider for Adapted {
 }
 
 impl Applied {
-    /// The same with its tensors as `dtype` on `device`; variables that are so already stay what they are.
+    /// A change with this factor.
+    pub fn new(delta: Arc<Delta>, weight: f64) -> Self {
+        Self { delta, weight, dropout: None }
+    }
+
+    /// The same with its tensors as `dtype` on `device`.
+    ///
+    /// Variables stay the variables they are, whatever their type: converted here they would not follow their training.
+    /// Layers convert them in each pass. They are to be on the device already.
     fn moved(&self, dtype: DType, device: &Device) -> candle_core::Result<Self> {
         let mut delta = self.delta.as_ref().clone();
         for tensor in delta.tensors_mut() {
-            *tensor = tensor.to_dtype(dtype)?.to_device(device)?;
+            if !tensor.track_op() {
+                *tensor = tensor.to_dtype(dtype)?.to_device(device)?;
+            } else if !tensor.device().same_device(device) {
+                candle_core::bail!("a factor in training on {:?}, the network on {device:?}", tensor.device())
+            }
         }
-        Ok(Self { delta: Arc::new(delta), weight: self.weight })
+        Ok(Self { delta: Arc::new(delta), weight: self.weight, dropout: self.dropout.clone() })
     }
 }

@@ -8,20 +8,24 @@ mod adapted;
 mod base;
 mod build;
 mod delta;
+mod dropout;
 mod keys;
 pub mod layouts;
 mod modules;
 mod peft;
 mod resolve;
 mod strength;
+mod train;
 
 pub use adapted::{Adaptation, Adapted, Applied, Mode, Stack};
 pub use base::Base;
 pub use delta::{Delta, Factor, Update};
+pub use dropout::{Dropout, ModuleDropout};
 pub use keys::{Layout, Part, Spelling};
 pub use modules::Modules;
 pub use resolve::Resolved;
 pub use strength::{BlockWeights, Strength};
+pub use train::{FactorShapes, Trainable};
 
 use crate::error::{Error, Result};
 use crate::header::StoredDtype;
