@@ -42,6 +42,7 @@ pub const OPTIONAL: &[Optional] = optional! {
     "engine" "stable-diffusion" "stable-diffusion";
     "engine" "lora-trainer" "train-lora";
     "task" "train-lora" "train-lora";
+    "task" "train-search" "train-lora";
     "engine" "dataset" "dataset";
     "task" "dataset-analyze" "dataset";
     "task" "dataset-prepare" "dataset";

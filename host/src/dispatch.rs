@@ -41,6 +41,13 @@ pub struct Compute {
     pub fake_weights: bool,
 }
 
+impl Compute {
+    /// On the processor: for work that no other device does.
+    pub fn cpu() -> Self {
+        Self { device: Device::Cpu, ..Self::default() }
+    }
+}
+
 /// What a finished run left.
 #[derive(Debug)]
 pub struct Outcome {
@@ -112,11 +119,11 @@ pub fn rehearse(
 /// Whatever stopped it; an image.
 pub fn run_tool(
     planned: &Planned<'_>,
+    compute: Compute,
     registries: &Registries,
     observer: &mut dyn Observer,
     cancel: &Cancel,
 ) -> Result<Value> {
-    let compute = Compute { device: Device::Cpu, ..Compute::default() };
     let result = perform(planned, compute, registries, &mut Tool(observer), cancel);
     result.map_err(|e| report(planned, &compute.device.to_string(), e))
 }

@@ -60,6 +60,13 @@ impl Paths {
         }
         found.into_iter().collect()
     }
+
+    /// The folder `<configs>/<sub>/<name>` of the first config folder that has it.
+    pub fn folder(&self, sub: &str, name: &str) -> Option<PathBuf> {
+        let plain = Path::new(name).components().all(|c| matches!(c, std::path::Component::Normal(_)));
+        let places = self.configs.iter().map(|root| root.join(sub).join(name));
+        places.into_iter().find(|p| plain && !name.is_empty() && p.is_dir())
+    }
 }
 
 fn configs_above(from: &Path) -> Option<PathBuf> {

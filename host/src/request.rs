@@ -13,6 +13,7 @@ use atelier_sdk::params::{X_CONFIG, X_FILE, X_REGISTRY};
 use atelier_sdk::registry::nearest;
 use atelier_sdk::{Error, ErrorKind, PlanCtx, Result, ResultExt, Violation};
 use serde_json::{Map, Value};
+use std::path::Path;
 
 /// What a person asked for, before any of it was checked.
 #[derive(Debug, Default)]
@@ -176,15 +177,20 @@ pub fn parse_params<'a>(
     Ok(Planned { engine, engine_name, task, model, preset, plan, layers, inputs })
 }
 
-/// The files that a request still has to name, if that is all it lacks: a preset for img2img is right without one.
+/// The files that a request still has to name, or that are still to be there, if that is all it lacks: a preset for
+/// img2img is right without one, and one for training before its set is made.
 pub fn lacks_only_files(request: &Request, registries: &Registries, config: &Config) -> Option<Vec<String>> {
     let checked = checked(request, registries, config).ok()?;
-    let violations = checked.plan(0).ok()?.err()?;
+    let violations = match checked.plan(0).ok()? {
+        Ok(plan) => Inputs::new(&checked.schema, &plan).check(),
+        Err(violations) => violations,
+    };
     let is_open_file = |v: &Violation| {
         let name = v.pointer.strip_prefix('/')?;
         let field = schema::field(&checked.schema, &[name])?;
-        let empty = checked.layers.values().get(name).is_none_or(|v| v.is_null() || v == "");
-        (empty && field.get(X_FILE).is_some()).then(|| name.to_string())
+        let value = checked.layers.values().get(name).and_then(Value::as_str).unwrap_or_default();
+        let open = value.is_empty() || !Path::new(value).exists();
+        (open && field.get(X_FILE).is_some()).then(|| name.to_string())
     };
     violations.iter().map(is_open_file).collect()
 }
@@ -280,6 +286,10 @@ fn check_configs(schema: &Value, layers: &Layers, registries: &Registries) -> Ve
     let mut out = Vec::new();
     for (field, about) in schema["properties"].as_object().into_iter().flatten() {
         let Some(sub) = about.get(X_CONFIG).and_then(Value::as_str) else { continue };
+        // What is no folder there is a path, whose absence is told with all others'.
+        if about[X_FILE] == "path" {
+            continue;
+        }
         let Some(name) = layers.values().get(field).and_then(Value::as_str) else { continue };
         if name.is_empty() || name.contains(['/', '\\', '.']) {
             continue;
@@ -312,8 +322,11 @@ fn options_schema(registries: &Registries, kind: Option<&str>, key: &str) -> Opt
 fn canonical_name(schema: &Value, field: &str, value: &Value, registries: &Registries) -> Option<Value> {
     let name = value.as_str()?;
     if let Some(sub) = schema["properties"][field].get(X_CONFIG).and_then(Value::as_str) {
-        let (_, path) = registries.paths.yaml_files(sub).into_iter().find(|(n, _)| n == name)?;
-        return Some(path.to_str()?.into());
+        let file = registries.paths.yaml_files(sub).into_iter().find(|(n, _)| n == name).map(|(_, p)| p);
+        let is_path = schema["properties"][field][X_FILE] == "path";
+        let folder = || registries.paths.folder(sub, name).filter(|_| !Path::new(name).exists());
+        let path = if is_path { folder() } else { file };
+        return Some(path?.to_str()?.into());
     }
     let key = match schema["properties"][field].get(X_REGISTRY)?.as_str()? {
         "sampler" => registries.samplers.name_of(registries.samplers.find(name)?),

@@ -27,3 +27,4 @@ mod previews;
 mod runs;
 mod single_files;
 mod support;
+mod train;

@@ -2,9 +2,11 @@
 
 mod lora;
 mod models;
+mod train;
 
 pub use lora::{Lora, LoraAction, LoraLayout, Weighted};
 pub use models::*;
+pub use train::{Search, Train, TrainAction};
 
 use crate::plugins::template::Kind;
 use atelier_sdk::{Device, Dtype};
@@ -41,6 +43,8 @@ pub enum Command {
     Generate(Generate),
     /// Analyse raw product data, prepare training sets, check them, draw a demo set
     Dataset(Dataset),
+    /// Train a LoRA; go on with a training; search for the best settings
+    Train(Train),
     /// List, show or check presets
     Presets(Presets),
     /// What is plugged in; install, trust and remove plugins
@@ -79,6 +83,7 @@ impl Command {
         match self {
             Self::Generate(a) => a.json,
             Self::Dataset(a) => a.action.json(),
+            Self::Train(a) => a.json(),
             Self::Presets(a) => a.action.json(),
             Self::Plugins(a) => a.action.json(),
             Self::Models(a) => a.action.json(),

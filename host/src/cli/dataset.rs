@@ -1,8 +1,8 @@
 //! `atelier dataset`: the tasks of the dataset workshop under names of their own.
 
 use super::args::{DatasetAction, DatasetCheck, DatasetDemo, DatasetPrepare, DatasetSource};
-use super::{Studio, say, say_json, tool};
-use atelier_sdk::{Error, Result};
+use super::{Studio, say, say_json, text, tool};
+use atelier_sdk::Result;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -24,13 +24,6 @@ pub fn run(action: &DatasetAction, studio: &Studio) -> Result<()> {
         DatasetAction::Check(a) => say_verdict(&facts, &a.input),
         DatasetAction::Demo(_) => say_demo(&facts),
     }
-}
-
-/// A path as a parameter.
-fn text(path: &Path) -> Result<Value> {
-    let text =
-        path.to_str().ok_or_else(|| Error::invalid(format!("the path {} is not Unicode", path.display())))?;
-    Ok(text.into())
 }
 
 fn source(a: &DatasetSource) -> Result<Map<String, Value>> {

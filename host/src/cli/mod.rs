@@ -19,6 +19,7 @@ mod presets;
 mod progress;
 mod schema;
 mod tool;
+mod train;
 
 use crate::config::Config;
 use crate::dispatch::Cancel;
@@ -32,6 +33,7 @@ use atelier_sdk::{Error, ErrorKind, Result, ResultExt};
 use clap::Parser;
 use serde_json::{Value, json};
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -94,6 +96,7 @@ fn run(cli: Cli) -> Result<()> {
     match &cli.command {
         Command::Generate(args) => generate::run(args, &mut studio),
         Command::Dataset(args) => dataset::run(&args.action, &studio),
+        Command::Train(args) => train::run(args, &mut studio),
         Command::Presets(args) => presets::run(args, &studio),
         Command::Plugins(args) => plugin_tools::list(&args.action, &studio),
         Command::Engines(args) => lists::engines(args, &studio),
@@ -121,6 +124,13 @@ fn plugin_command(action: &PluginAction, cli: &Cli, config: &Config) -> Option<R
         PluginAction::Check(args) => plugin_tools::check(args, cli, config),
         PluginAction::New(args) => plugin_tools::new(args),
     })
+}
+
+/// A path as a parameter.
+fn text(path: &Path) -> Result<Value> {
+    let text =
+        path.to_str().ok_or_else(|| Error::invalid(format!("the path {} is not Unicode", path.display())))?;
+    Ok(text.into())
 }
 
 /// Prints a line to stdout; a reader that went away is an error that ends the command quietly.

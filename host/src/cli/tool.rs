@@ -3,7 +3,7 @@
 
 use super::progress::Progress;
 use super::{Studio, cancel_on_signal};
-use crate::dispatch;
+use crate::dispatch::{self, Compute};
 use crate::layers::Source;
 use crate::request::{self, Over, Request};
 use atelier_sdk::Result;
@@ -16,10 +16,18 @@ use serde_json::{Map, Value};
 pub fn run(task: &str, params: Map<String, Value>, quiet: bool, studio: &Studio) -> Result<Value> {
     let over = vec![Over::Map(params, Source::CommandLine, String::new())];
     let request = Request { task: Some(task.into()), over, ..Request::default() };
-    let planned = request::parse_params(&request, &studio.registries, &studio.config, request::entropy()?)?;
+    perform(&request, Compute::cpu(), quiet, studio)
+}
+
+/// Runs a request that makes no images.
+///
+/// # Errors
+/// As for [`run`].
+pub fn perform(request: &Request, compute: Compute, quiet: bool, studio: &Studio) -> Result<Value> {
+    let planned = request::parse_params(request, &studio.registries, &studio.config, request::entropy()?)?;
     let cancel = cancel_on_signal()?;
     let mut progress = Progress::new(quiet);
-    let result = dispatch::run_tool(&planned, &studio.registries, &mut progress, &cancel);
+    let result = dispatch::run_tool(&planned, compute, &studio.registries, &mut progress, &cancel);
     for warning in progress.finish() {
         eprintln!("warning: {warning}");
     }

@@ -76,7 +76,7 @@ impl Pipeline {
             tokenizer: Some(files.tokenizer(text.config())?),
             text: Slot::new("text_encoder", text, dtype, device),
             unet: Slot::new("unet", unet, dtype, device),
-            vae: Slot::new("vae", vae, vae_dtype(dtype, device), device),
+            vae: Slot::new("vae", vae, atelier_diffusion::device::vae_dtype(dtype, device), device),
             process,
             device: device.clone(),
             dtype,
@@ -106,7 +106,7 @@ impl Pipeline {
             tokenizer: None,
             text: Slot::new("text_encoder", text, dtype, device),
             unet: Slot::new("unet", unet, dtype, device),
-            vae: Slot::new("vae", vae, vae_dtype(dtype, device), device),
+            vae: Slot::new("vae", vae, atelier_diffusion::device::vae_dtype(dtype, device), device),
             process: Process::sd1()?,
             device: device.clone(),
             dtype,
@@ -289,7 +289,7 @@ impl Pipeline {
     /// # Errors
     /// The decoder failed, or gave something that is not a number.
     pub fn decode(&self, latents: &[f32], shape: [usize; 4], pieces: &Pieces) -> Result<Image> {
-        decoding::image(&self.decode_planes(latents, shape, pieces)?)
+        atelier_diffusion::pixels::image(&self.decode_planes(latents, shape, pieces)?)
     }
 
     /// Turns latents into pixels, (1, 3, height, width) in f32, about -1 to 1.
@@ -367,12 +367,6 @@ impl Pipeline {
     pub fn dtype(&self) -> DType {
         self.dtype
     }
-}
-
-/// Computed in 16-bit floats, the autoencoder of Stable Diffusion 1.x overflows: images turn black. The CPU computes in
-/// f32 whatever the weights are stored in.
-fn vae_dtype(dtype: DType, device: &Device) -> DType {
-    if dtype == DType::F16 && !device.is_cpu() { DType::F32 } else { dtype }
 }
 
 /// Latents, a mask, and the latents of the masked image.

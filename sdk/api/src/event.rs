@@ -15,6 +15,12 @@ pub enum Stage {
     Denoise,
     /// Latents to pixels.
     Decode,
+    /// Training: looking at the data, and keeping what frozen networks make of it.
+    Prepare,
+    /// Training: steps of the weights.
+    Train,
+    /// Training: looking at images that are not trained on.
+    Validate,
 }
 
 /// What a preview shows.

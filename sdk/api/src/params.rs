@@ -23,6 +23,7 @@ pub const X_FILE: &str = "x-file";
 ///
 /// `#[schemars(extend("x-file" = "any", "x-config" = "datasets"))]` on a `String` field makes `casual-shoes` mean
 /// `datasets/casual-shoes.yaml` in the first config folder that has it; anything with a folder or an ending is a path.
+/// With `"x-file" = "path"` a name means a folder there, unless there is one of that name in the working directory.
 pub const X_CONFIG: &str = "x-config";
 
 /// Something wrong with one field of a request.

@@ -109,3 +109,9 @@ pub fn describe(device: &candle_core::Device, dtype: DType) -> String {
     };
     format!("{name} {}", dtype.as_str())
 }
+
+/// Computed in 16-bit floats, the autoencoder of Stable Diffusion 1.x overflows: images turn black. The CPU computes in
+/// f32 whatever the weights are stored in.
+pub fn vae_dtype(dtype: DType, device: &candle_core::Device) -> DType {
+    if dtype == DType::F16 && !device.is_cpu() { DType::F32 } else { dtype }
+}

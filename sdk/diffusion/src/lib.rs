@@ -4,6 +4,7 @@
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod pixels;
 pub mod process;
 
 pub use files::Files;
