@@ -117,7 +117,7 @@ fn the_trained_adapter_changes_what_the_model_draws() {
     let draw = |more: &[&str]| pixels(&place.generate(&[&["-p", "tiny/quick", "-s", "seed=3"], more].concat()));
     let before = draw(&["-s", "prompt=shoes"]);
     train(&place, "out", &["-s", "name=demo"]).ok();
-    let list = format!("loras=[{{lora: {}}}]", place.path("out/exports/demo.safetensors").display());
+    let list = format!("loras=[{{path: {}}}]", place.path("out/exports/demo.safetensors").display());
     let after = draw(&["-s", "prompt=shoes", "-s", &list]);
     assert_ne!(before, after);
     let inspected = place.run(&["lora", "inspect", "out/exports/demo.safetensors", "-m", "tiny", "--json"]).ok();
