@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const CPU: &Device = &Device::Cpu;
-/// Where the same variable has gradients from several places, they are added in another order.
-const ROUNDING: f64 = 1e-5;
+/// Where the same variable has gradients from several places, as the time embedding's, they are added in another order.
+const ROUNDING: f64 = 5e-5;
 const KEEPS: [Keep; 3] = [Keep::All, Keep::Boundaries, Keep::Within(1 << 20)];
 
 fn golden() -> PathBuf {
@@ -73,8 +73,8 @@ impl<M: Network> Files<M> {
 }
 
 /// The largest difference of a gradient from that of the graph in one piece, relative to the gradient's largest number.
-/// Where a group norm of one channel follows, a gradient is nothing but rounding: then relative to a hundredth of the
-/// largest of all.
+/// Where a group norm of one channel follows, a gradient is nothing but rounding: such a one relative to the largest of
+/// all.
 fn worst<'a>(
     factors: &[(String, &Tensor)],
     got: impl Fn(&Tensor) -> Option<&'a Tensor>,
@@ -86,7 +86,8 @@ fn worst<'a>(
     for (name, factor) in factors {
         let (got, want) = (values(got(factor).unwrap()), values(whole.get(factor).unwrap()));
         let off: Vec<f64> = got.iter().zip(&want).map(|(a, b)| a - b).collect();
-        let off = largest(&off) / largest(&want).max(1e-2 * overall);
+        let own = largest(&want);
+        let off = largest(&off) / if own < 1e-3 * overall { overall } else { own };
         if off > worst.0 {
             worst = (off, name.clone());
         }
@@ -262,7 +263,8 @@ fn what_is_kept_does_not_change_a_bit() {
             assert!(got[0] == got[1] && got[0] == got[2], "{name}");
         }
         let worst = worst(&factors(&step.adapters), |t| runs[0].get(t), &plain);
-        assert!(worst.0 < ROUNDING, "{worst:?}");
+        let only_attention = step.adapters.iter().all(|a| attention(&a.module));
+        assert!(worst.0 < if only_attention { 5e-6 } else { ROUNDING }, "{worst:?}");
     }
 }
 
