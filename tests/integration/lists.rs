@@ -14,7 +14,10 @@ fn exactly_the_plugins_of_this_build_are_found() {
     let tasks = "dataset-analyze dataset-check dataset-demo dataset-prepare img2img inpaint lora-convert lora-extract \
                  lora-inspect lora-merge model-convert model-inspect train-lora train-search txt2img";
     assert_eq!(keys(&list, "task"), tasks.split(' ').collect::<Vec<_>>());
-    assert_eq!(keys(&list, "engine"), ["adapters", "dataset", "lora-trainer", "model-tools", "stable-diffusion"]);
+    assert_eq!(
+        keys(&list, "engine"),
+        ["adapters", "dataset", "lora-trainer", "model-tools", "stable-diffusion"]
+    );
     let samplers = "ddim ddpm deis dpm2 dpm2_a dpmpp_2m dpmpp_2m_sde dpmpp_2s_a dpmpp_3m_sde dpmpp_sde euler euler_a \
                     heun ipndm lcm lms pndm restart tcd unipc";
     assert_eq!(keys(&list, "sampler"), samplers.split(' ').collect::<Vec<_>>());

@@ -114,13 +114,15 @@ fn a_training_leaves_checkpoints_exports_samples_and_curves() {
 #[test]
 fn the_trained_adapter_changes_what_the_model_draws() {
     let place = prepared();
-    let draw = |more: &[&str]| pixels(&place.generate(&[&["-p", "tiny/quick", "-s", "seed=3"], more].concat()));
+    let draw =
+        |more: &[&str]| pixels(&place.generate(&[&["-p", "tiny/quick", "-s", "seed=3"], more].concat()));
     let before = draw(&["-s", "prompt=shoes"]);
     train(&place, "out", &["-s", "name=demo"]).ok();
     let list = format!("loras=[{{path: {}}}]", place.path("out/exports/demo.safetensors").display());
     let after = draw(&["-s", "prompt=shoes", "-s", &list]);
     assert_ne!(before, after);
-    let inspected = place.run(&["lora", "inspect", "out/exports/demo.safetensors", "-m", "tiny", "--json"]).ok();
+    let inspected =
+        place.run(&["lora", "inspect", "out/exports/demo.safetensors", "-m", "tiny", "--json"]).ok();
     assert_eq!(inspected.json()["unmatched"].as_array().map_or(0, Vec::len), 0, "{inspected:?}");
 }
 
@@ -135,7 +137,8 @@ fn a_training_that_was_killed_goes_on_to_the_same_bits() {
     let said = place.run(&["train", "--json", "--resume", "cut", "-s", "max_steps=40"]).ok();
     assert_eq!(said.json()["steps"], 40);
     assert!(adapter(&place, "whole", 40) == adapter(&place, "cut", 40), "the adapters differ");
-    let export = |out: &str| std::fs::read(place.path(out).join("checkpoints/step-00000040/optimizer.safetensors"));
+    let export =
+        |out: &str| std::fs::read(place.path(out).join("checkpoints/step-00000040/optimizer.safetensors"));
     assert!(export("whole").unwrap() == export("cut").unwrap(), "the optimisers differ");
     let losses = |out: &str| {
         let text = std::fs::read_to_string(place.path(out).join("metrics.jsonl")).unwrap();
@@ -190,7 +193,10 @@ fn a_checkpoint_of_another_training_is_refused_with_what_differs() {
     train(&place, "out", &[]).ok();
     let more = ["-s", "lora_rank=8", "-s", "seed=7"];
     let said = place.run(&[&["train", "--resume", "out"], &more[..]].concat());
-    said.fails(3, &["another training", "`lora_rank` was \"4\", and is \"8\"", "`seed` was \"42\", and is \"7\""]);
+    said.fails(
+        3,
+        &["another training", "`lora_rank` was \"4\", and is \"8\"", "`seed` was \"42\", and is \"7\""],
+    );
     let image = names(&place.path("set/train")).into_iter().find(|n| n.ends_with(".png")).unwrap();
     std::fs::remove_file(place.path("set/train").join(image)).unwrap();
     place.run(&["train", "--resume", "out"]).fails(3, &["data.train"]);
@@ -221,7 +227,14 @@ fn every_optimiser_every_target_and_the_text_encoder_can_be_trained() {
         vec!["-s", "train_text_encoder=true", "-s", "caption_dropout=0.5"],
         vec!["-s", "targets=['*']", "-s", "init=gaussian"],
         vec!["-s", "prediction_type=v_prediction", "-s", "snr_gamma=5", "-s", "gradient_accumulation=2"],
-        vec!["-s", "mixed_precision=bf16", "-s", "lr_warmup_steps=2", "-s", "lr_schedule=cosine_with_restarts"],
+        vec![
+            "-s",
+            "mixed_precision=bf16",
+            "-s",
+            "lr_warmup_steps=2",
+            "-s",
+            "lr_schedule=cosine_with_restarts",
+        ],
     ]
     .iter()
     .enumerate()
@@ -254,8 +267,22 @@ fn what_cannot_be_trained_is_said_before_anything_is_written() {
 #[test]
 fn a_rate_that_diverges_ends_the_training_with_words() {
     let place = prepared();
-    let said = train(&place, "out", &["-s", "learning_rate=10", "-s", "max_grad_norm=0", "-s", "max_steps=300",
-        "-s", "num_epochs=1000", "-s", "optimizer=lion"]);
+    let said = train(
+        &place,
+        "out",
+        &[
+            "-s",
+            "learning_rate=10",
+            "-s",
+            "max_grad_norm=0",
+            "-s",
+            "max_steps=300",
+            "-s",
+            "num_epochs=1000",
+            "-s",
+            "optimizer=lion",
+        ],
+    );
     if said.code != 0 {
         assert_eq!(said.code, 3, "{said:?}");
         assert!(said.out.contains("diverged") && said.out.contains("learning_rate"), "{said:?}");
@@ -270,7 +297,8 @@ fn bad_images_are_put_on_a_list_and_counted() {
     let plain = place.path("plain");
     copy(&place.path("set/train"), &plain);
     std::fs::remove_file(plain.join("metadata.jsonl")).unwrap();
-    let facts = place.run(&[COMMON, &["--out", "out", "-s", "train_dir=plain", "-s", "caption=shoes"]].concat());
+    let facts =
+        place.run(&[COMMON, &["--out", "out", "-s", "train_dir=plain", "-s", "caption=shoes"]].concat());
     let facts = facts.ok().json();
     assert_eq!(facts["data"]["rejected"], 1, "{facts}");
     let list = json(place.path("out/quarantine.json"));
@@ -297,7 +325,8 @@ fn a_training_configuration_maps_one_to_one() {
     assert!(said.json()["steps"].as_u64().unwrap() > 1);
     let asked = json(place.path("out/run.json"));
     assert_eq!(asked["model"], "tiny");
-    for (name, value) in [("lora_rank", "4"), ("gradient_accumulation", "2"), ("mixed_precision", "\"fp16\"")] {
+    for (name, value) in [("lora_rank", "4"), ("gradient_accumulation", "2"), ("mixed_precision", "\"fp16\"")]
+    {
         assert_eq!(asked["params"][name].to_string(), value);
     }
     place.write("wrong.yaml", "training:\n  batch: 2\n");

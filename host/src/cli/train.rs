@@ -23,7 +23,8 @@ pub fn run(args: &Train, studio: &mut Studio) -> Result<()> {
 }
 
 fn run_training(args: &Train, studio: &mut Studio) -> Result<()> {
-    let mut request = base_request(&args.asked, args.resume.as_deref(), args.train_config.as_deref(), studio)?;
+    let mut request =
+        base_request(&args.asked, args.resume.as_deref(), args.train_config.as_deref(), studio)?;
     let mut typed = Map::new();
     if let Some(folder) = args.resume.as_deref().or(args.out.as_deref()) {
         typed.insert("out".into(), text(folder)?);
@@ -179,7 +180,6 @@ fn typed(value: Value) -> Value {
         None => value,
     }
 }
-
 
 fn shown(facts: &Value, pointer: &str) -> String {
     facts.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_string()

@@ -161,5 +161,7 @@ pub fn decode_tiny(
 ) -> Result<Image> {
     let latents = Tensor::from_slice(latents, shape.to_vec(), pipeline.device())
         .map_err(error::tensor("giving latents to the decoder"))?;
-    atelier_diffusion::pixels::image(&tiny.decode(&latents).map_err(|e| error::model("cannot decode the image", e))?)
+    atelier_diffusion::pixels::image(
+        &tiny.decode(&latents).map_err(|e| error::model("cannot decode the image", e))?,
+    )
 }

@@ -67,7 +67,8 @@ mod tests {
     use super::*;
 
     fn agenda(change: impl FnOnce(&mut TrainLora), samples: u64) -> Agenda {
-        let mut params = TrainLora { batch_size: 2, gradient_accumulation: 2, num_epochs: 3, ..TrainLora::default() };
+        let mut params =
+            TrainLora { batch_size: 2, gradient_accumulation: 2, num_epochs: 3, ..TrainLora::default() };
         change(&mut params);
         Agenda::new(&params, samples)
     }

@@ -226,7 +226,8 @@ impl Checkpoints {
         if torn.is_empty() {
             return Ok(None);
         }
-        let e = Error::new(ErrorKind::Corrupt, format!("no checkpoint in {} is whole", self.folder.display()));
+        let e =
+            Error::new(ErrorKind::Corrupt, format!("no checkpoint in {} is whole", self.folder.display()));
         let e = torn.into_iter().fold(e, Error::hint);
         Err(e.hint("remove the folder, or choose another `out`, to start anew"))
     }

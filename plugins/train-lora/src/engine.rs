@@ -6,8 +6,8 @@ use crate::sets::Sets;
 use crate::{dry, run, search};
 use atelier_sdk::task::TRAIN_LORA;
 use atelier_sdk::{
-    Engine, EngineCtx, EngineInfo, EngineReg, EngineTask, Error, Event, LoadRequest, Result, ResultExt, Session,
-    Stage,
+    Engine, EngineCtx, EngineInfo, EngineReg, EngineTask, Error, Event, LoadRequest, Result, ResultExt,
+    Session, Stage,
 };
 use serde_json::Value;
 

@@ -28,7 +28,13 @@ pub fn write(
     let folder = Path::new(&params.out).join("exports");
     std::fs::create_dir_all(&folder).map_err(|e| cannot_write(&folder, e))?;
     let steps = trainer.steps_done();
-    let last = export(trainer.exported(), trainer, base, params, &facts(trainer, base, params, sets, steps, started))?;
+    let last = export(
+        trainer.exported(),
+        trainer,
+        base,
+        params,
+        &facts(trainer, base, params, sets, steps, started),
+    )?;
     let mut files = last.kohya(&folder.join(format!("{}.safetensors", params.name)))?;
     files.extend(last.diffusers(&folder.join("diffusers"))?);
     files.extend(last.peft(&folder.join("peft"))?);
@@ -68,14 +74,7 @@ fn export(
     Export::new(&trained, facts, format)
 }
 
-fn facts(
-    trainer: &Trainer<'_>,
-    base: &Base,
-    p: &TrainLora,
-    sets: &Sets,
-    steps: u64,
-    started: u64,
-) -> Facts {
+fn facts(trainer: &Trainer<'_>, base: &Base, p: &TrainLora, sets: &Sets, steps: u64, started: u64) -> Facts {
     let some = |value: f64| (value > 0.0).then_some(value);
     let agenda = trainer.agenda();
     let side = p.resolution as usize;
@@ -95,7 +94,10 @@ fn facts(
         learning_rate: p.learning_rate,
         unet_lr: (!p.targets.is_empty()).then_some(p.learning_rate),
         text_encoder_lr: p.train_text_encoder.then(|| p.text_lr()),
-        lr_scheduler: serde_json::to_value(p.lr_schedule).ok().and_then(|v| Some(v.as_str()?.into())).unwrap_or_default(),
+        lr_scheduler: serde_json::to_value(p.lr_schedule)
+            .ok()
+            .and_then(|v| Some(v.as_str()?.into()))
+            .unwrap_or_default(),
         lr_warmup_steps: p.lr_warmup_steps,
         max_grad_norm: some(p.max_grad_norm),
         network_dropout: some(p.lora_dropout),

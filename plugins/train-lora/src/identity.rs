@@ -41,7 +41,9 @@ const HARMLESS: &[&str] = &[
 pub fn of(base: &Base, params: &TrainLora, sets: &Sets, steps: u64) -> Result<Identity> {
     let all = serde_json::to_value(params).internal("parameters that are no JSON")?;
     let mut identity = Identity::new();
-    for (name, value) in all.as_object().into_iter().flatten().filter(|(n, _)| !HARMLESS.contains(&n.as_str())) {
+    for (name, value) in
+        all.as_object().into_iter().flatten().filter(|(n, _)| !HARMLESS.contains(&n.as_str()))
+    {
         identity.insert(name.clone(), as_text(value));
     }
     // A constant rate does not know where it ends.

@@ -4,7 +4,9 @@ use crate::base::{Base, tensor};
 use crate::batch::Batch;
 use crate::data::{Record, Set};
 use crate::encodings::Encodings;
-use crate::loss::{self, Draws, Lane, NoiseTable, Order, Prediction, Weighting, caption_is_dropped, draw_noise};
+use crate::loss::{
+    self, Draws, Lane, NoiseTable, Order, Prediction, Weighting, caption_is_dropped, draw_noise,
+};
 use crate::params::TrainLora;
 use atelier_sdk::{Error, ErrorKind, Result};
 use std::cell::RefCell;
@@ -35,7 +37,12 @@ impl<'a> Material<'a> {
     ///
     /// # Errors
     /// A model whose process cannot be trained for.
-    pub fn new(base: &'a Base, params: &'a TrainLora, set: &'a Set, encodings: &'a Encodings) -> Result<Self> {
+    pub fn new(
+        base: &'a Base,
+        params: &'a TrainLora,
+        set: &'a Set,
+        encodings: &'a Encodings,
+    ) -> Result<Self> {
         let repeats: Vec<u32> = set.items.iter().map(|i| i.item.repeats).collect();
         let gamma = params.snr_gamma;
         Ok(Self {
@@ -129,8 +136,11 @@ impl<'a> Material<'a> {
         let noisy: Vec<f32> = samples.iter().flat_map(|s| s.noisy.iter().copied()).collect();
         let timesteps: Vec<f32> = samples.iter().map(|s| s.timestep as f32).collect();
         let context = |s: &Sample| self.encodings.text(self.base, &s.caption);
-        let contexts =
-            if self.params.train_text_encoder { Vec::new() } else { samples.iter().map(context).collect::<Result<_>>()? };
+        let contexts = if self.params.train_text_encoder {
+            Vec::new()
+        } else {
+            samples.iter().map(context).collect::<Result<_>>()?
+        };
         Ok(Batch {
             seed,
             noisy: tensor(&noisy, &shape, &self.base.device)?,
@@ -194,10 +204,11 @@ fn prediction(base: &Base) -> Result<Prediction> {
     match base.process.prediction {
         atelier_diffusion::Prediction::Epsilon => Ok(Prediction::Epsilon),
         atelier_diffusion::Prediction::VPrediction => Ok(Prediction::VPrediction),
-        atelier_diffusion::Prediction::Sample => {
-            Err(Error::new(ErrorKind::Unsupported, "a model that predicts the clean image is not trained here")
-                .hint("set `prediction_type`, if it predicts something else"))
-        }
+        atelier_diffusion::Prediction::Sample => Err(Error::new(
+            ErrorKind::Unsupported,
+            "a model that predicts the clean image is not trained here",
+        )
+        .hint("set `prediction_type`, if it predicts something else")),
     }
 }
 

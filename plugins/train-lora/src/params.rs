@@ -313,7 +313,11 @@ impl TrainLora {
             wrong("targets", "nothing is trained", "name modules, such as `to_q`");
         }
         if self.train_text_encoder && self.text_encoder_targets.is_empty() {
-            wrong("text_encoder_targets", "no module of the text encoder is named", "name some, such as `q_proj`");
+            wrong(
+                "text_encoder_targets",
+                "no module of the text encoder is named",
+                "name some, such as `q_proj`",
+            );
         }
         if self.early_stopping > 0 && self.val_dir.is_empty() {
             wrong("early_stopping", "there is no validation to stop by", "set `val_dir`");

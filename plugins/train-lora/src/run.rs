@@ -45,11 +45,14 @@ pub fn train(base: &Base, params: &TrainLora, sets: &Sets, ctx: &mut dyn EngineC
         trainer.restore(state)?;
     }
     let log = Log::open(out, trainer.steps_done())?;
-    let mut course = Course { base, params, out, trainer, checkpoints, log, encodings: &encodings, settled, last: None };
+    let mut course =
+        Course { base, params, out, trainer, checkpoints, log, encodings: &encodings, settled, last: None };
     let result = course.go(ctx);
     let result = course.close(result);
     match &result {
-        Ok(stopped) => ledger.end(if *stopped { Status::StoppedEarly } else { Status::Done }, course.steps(), None)?,
+        Ok(stopped) => {
+            ledger.end(if *stopped { Status::StoppedEarly } else { Status::Done }, course.steps(), None)?
+        }
         Err(e) if e.kind() == ErrorKind::Cancelled => ledger.end(Status::Stopped, course.steps(), None)?,
         Err(e) => ledger.end(Status::Failed, course.steps(), Some(e))?,
     }
@@ -167,7 +170,8 @@ impl Course<'_> {
         values.extend(r.estimate.map(|d| ("train.estimate", d)));
         self.log.write(step, &values)?;
         if r.skipped {
-            let message = format!("step {step}: gradients overflowed and the weights stayed; the scale is halved");
+            let message =
+                format!("step {step}: gradients overflowed and the weights stayed; the scale is halved");
             ctx.event(Event::Warning { message })?;
         }
         for (name, value) in values {

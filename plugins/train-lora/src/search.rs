@@ -135,14 +135,23 @@ pub fn run(base: &Base, search: &TrainSearch, ctx: &mut dyn EngineCtx) -> Result
     let best = best.min_by(|a, b| a.best.unwrap_or(f64::MAX).total_cmp(&b.best.unwrap_or(f64::MAX)));
     let Some(best) = best else {
         let e = Error::invalid("no trial came to an end");
-        return Err(outcomes.iter().filter_map(|o| Some(format!("{}: {}", o.name, o.error.as_ref()?))).fold(e, Error::hint));
+        return Err(outcomes
+            .iter()
+            .filter_map(|o| Some(format!("{}: {}", o.name, o.error.as_ref()?)))
+            .fold(e, Error::hint));
     };
     let table = table(&outcomes, &best.name);
-    write_atomic(&out.join("comparison.md"), format!("# Trials\n\n{table}\n![Validation](comparison.svg)\n").as_bytes())?;
+    write_atomic(
+        &out.join("comparison.md"),
+        format!("# Trials\n\n{table}\n![Validation](comparison.svg)\n").as_bytes(),
+    )?;
     write_atomic(&out.join("comparison.csv"), csv(&outcomes).as_bytes())?;
     let curves: Vec<Curve> = outcomes
         .iter()
-        .map(|o| Curve { name: o.name.clone(), points: log::values(&out.join("trials").join(&o.name), "val.loss") })
+        .map(|o| Curve {
+            name: o.name.clone(),
+            points: log::values(&out.join("trials").join(&o.name), "val.loss"),
+        })
         .collect();
     let svg = curves::svg("Validation loss by step", "step", "validation loss", &curves);
     write_atomic(&out.join("comparison.svg"), svg.as_bytes())?;
@@ -228,7 +237,8 @@ fn table(outcomes: &[Outcome], best: &str) -> String {
 }
 
 fn csv(outcomes: &[Outcome]) -> String {
-    let mut text = String::from("trial,rank,rate,epochs,steps,train_loss,val_first,val_best,best_step,seconds,error\n");
+    let mut text =
+        String::from("trial,rank,rate,epochs,steps,train_loss,val_first,val_best,best_step,seconds,error\n");
     let number = |v: Option<f64>| v.map_or(String::new(), |v| v.to_string());
     for o in outcomes {
         let error = o.error.as_deref().map_or(String::new(), |e| format!("\"{}\"", e.replace('"', "\"\"")));
@@ -263,7 +273,12 @@ fn yaml(base: &Base, trial: &Trial, common: &TrainLora, best: &Outcome) -> Resul
     let all = serde_json::to_value(&params).internal("parameters that are no JSON")?;
     let mut text = format!(
         "schema_version: 1\ntitle: The best of a search\ndescription: {}\ntask: train-lora\nengine: lora-trainer\nmodel: {}\nparams:\n",
-        json!(format!("Validation loss {} after {} steps, in trial {}.", shown(best.best), best.steps, best.name)),
+        json!(format!(
+            "Validation loss {} after {} steps, in trial {}.",
+            shown(best.best),
+            best.steps,
+            best.name
+        )),
         json!(base.name)
     );
     for (name, value) in all.as_object().into_iter().flatten().filter(|(n, v)| usual[n.as_str()] != **v) {

@@ -24,8 +24,11 @@ impl Sets {
     pub fn open(params: &TrainLora, ctx: &mut dyn EngineCtx) -> Result<Self> {
         ctx.event(Event::Stage { stage: Stage::Prepare })?;
         let filter = Where::parse(&params.filter)?;
-        let sample = (params.prototype > 0)
-            .then(|| Subset { n: params.prototype as usize, seed: params.seed, by: Vec::new() });
+        let sample = (params.prototype > 0).then(|| Subset {
+            n: params.prototype as usize,
+            seed: params.seed,
+            by: Vec::new(),
+        });
         let side = (params.resolution, params.resolution);
         let train = Wanted { filter: filter.clone(), prototype: sample, ..Wanted::all(side) };
         let train = load(&params.train_dir, params, &train, ctx)?;
@@ -40,13 +43,15 @@ impl Sets {
 
     /// An image that is trained on says nothing when it is validated on.
     fn warn_of_twins(&self, ctx: &mut dyn EngineCtx) -> Result<()> {
-        let known: std::collections::HashSet<&str> = self.train.items.iter().map(|i| i.sha256.as_str()).collect();
+        let known: std::collections::HashSet<&str> =
+            self.train.items.iter().map(|i| i.sha256.as_str()).collect();
         let val = self.val.iter().flat_map(|val| &val.items);
         let twins = val.filter(|i| known.contains(i.sha256.as_str())).count();
         match twins {
             0 => Ok(()),
             n => {
-                let message = format!("{n} validation images are also trained on: validation will look too good");
+                let message =
+                    format!("{n} validation images are also trained on: validation will look too good");
                 ctx.event(Event::Warning { message })
             }
         }

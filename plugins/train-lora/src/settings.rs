@@ -32,7 +32,10 @@ fn config(params: &TrainLora) -> OptimizerConfig {
         OptimizerKind::Lion => {
             let usual = LionConfig::default();
             let betas = params.betas.unwrap_or(usual.betas);
-            OptimizerConfig::Lion(LionConfig { betas, weight_decay: params.weight_decay.unwrap_or(usual.weight_decay) })
+            OptimizerConfig::Lion(LionConfig {
+                betas,
+                weight_decay: params.weight_decay.unwrap_or(usual.weight_decay),
+            })
         }
         OptimizerKind::Prodigy => {
             let usual = ProdigyConfig::default();

@@ -64,9 +64,9 @@ impl<'a> Trained<'a> {
         };
         let failed = |name| move |e| atelier_diffusion::files::failed(name, e);
         let unet = base.unet.build_adapted(Part::Unet, &adaptation, dtype, &base.device);
-        let text = params.train_text_encoder.then(|| {
-            base.text.build_adapted(Part::TextEncoder, &adaptation, dtype, &base.device)
-        });
+        let text = params
+            .train_text_encoder
+            .then(|| base.text.build_adapted(Part::TextEncoder, &adaptation, dtype, &base.device));
         Ok(Self {
             base,
             trainee,
@@ -131,7 +131,9 @@ impl<'a> Trained<'a> {
         let slope = tensor(&slope, recording.output().dims(), &self.base.device)?;
         let gradients = recording.backward(&slope).map_err(failed)?;
         let text = match (&self.text, gradients.get(&context)) {
-            (Some(_), Some(slope)) => Some(through(&context, slope).map_err(error::tensor("text gradients"))?),
+            (Some(_), Some(slope)) => {
+                Some(through(&context, slope).map_err(error::tensor("text gradients"))?)
+            }
             _ => None,
         };
         let of = |(name, var): (String, &candle_core::Var)| {

@@ -38,7 +38,8 @@ impl Trainee {
         for (n, (part, module)) in chosen.iter().enumerate() {
             let modules = if *part == Part::Unet { &unet } else { &text };
             let start = |_: &str, shapes: &FactorShapes| start(shapes, n as u64, params);
-            let made = Trainable::new(*part, modules, std::slice::from_ref(module), rank, &base.device, start);
+            let made =
+                Trainable::new(*part, modules, std::slice::from_ref(module), rank, &base.device, start);
             factors.extend(made.map_err(error::weights_of("cannot make an adapter to train"))?);
         }
         Ok(Self { factors })

@@ -5,7 +5,9 @@ use crate::base::{Base, values};
 use crate::checkpoint::{Best, Position, Rows, State};
 use crate::loss;
 use crate::material::Material;
-use crate::optim::{Ema, EmaConfig, LossScaler, LossScalerConfig, Optimizer, Slot, Verdict, clip_global_norm, global_norm};
+use crate::optim::{
+    Ema, EmaConfig, LossScaler, LossScalerConfig, Optimizer, Slot, Verdict, clip_global_norm, global_norm,
+};
 use crate::params::TrainLora;
 use crate::settings;
 use crate::step::{Network as _, Trained};
@@ -167,7 +169,8 @@ impl<'a> Trainer<'a> {
 
     fn apply(&mut self, loss: f64, mut grads: Vec<Vec<f32>>, began: Instant) -> Result<StepReport> {
         let rates = settings::rates(self.params, &self.optimizer, self.agenda.steps, self.step);
-        let mut report = StepReport { loss, rate: rates[0], norm: 0.0, estimate: None, skipped: false, seconds: 0.0 };
+        let mut report =
+            StepReport { loss, rate: rates[0], norm: 0.0, estimate: None, skipped: false, seconds: 0.0 };
         match &mut self.scaler {
             Some(scaler) => report.skipped = scaler.unscale(&mut grads) == Verdict::Skip,
             None => self.check_gradients(&grads)?,
@@ -195,9 +198,11 @@ impl<'a> Trainer<'a> {
     fn check_gradients(&self, grads: &[Vec<f32>]) -> Result<()> {
         match self.slots.iter().zip(grads).find(|(_, g)| g.iter().any(|v| !v.is_finite())) {
             None => Ok(()),
-            Some((slot, _)) => {
-                Err(self.diverged(format!("the gradient of {} is no number in step {}", slot.name, self.step + 1)))
-            }
+            Some((slot, _)) => Err(self.diverged(format!(
+                "the gradient of {} is no number in step {}",
+                slot.name,
+                self.step + 1
+            ))),
         }
     }
 
@@ -232,7 +237,8 @@ impl<'a> Trainer<'a> {
                     return Err(Error::cancelled());
                 }
                 let batch = val.fixed(image, level, levels)?;
-                let prediction = self.trained.predict(&batch.noisy, &batch.timesteps, &self.trained.context(&batch)?)?;
+                let prediction =
+                    self.trained.predict(&batch.noisy, &batch.timesteps, &self.trained.context(&batch)?)?;
                 let found = loss::weighted_mse(&values(&prediction)?, &batch.target, &batch.weights);
                 sum += found.map_err(|e| Error::internal("a validation loss").because(e))?.loss;
             }
@@ -264,7 +270,9 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// [`ErrorKind::Corrupt`] for one that does not fit.
     pub fn exported_of(&self, state: State) -> Result<Vec<Vec<f32>>> {
-        let (Some(ema), Some(saved)) = (&self.ema, state.position.ema) else { return self.ordered(state.adapter) };
+        let (Some(ema), Some(saved)) = (&self.ema, state.position.ema) else {
+            return self.ordered(state.adapter);
+        };
         let mut ema = ema.clone();
         ema.restore(&self.slots, saved).map_err(misfit)?;
         Ok(ema.average().unwrap_or_default().to_vec())

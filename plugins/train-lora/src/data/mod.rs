@@ -19,11 +19,11 @@ mod wanted;
 #[cfg(test)]
 mod testing;
 
-pub use cache::{Cache, Key, LatentKey, TextKey};
-pub use folder::{Folder, Item};
-pub use open::Opened;
+pub use cache::{Cache, Key, LatentKey, Report, TextKey};
+pub use folder::{Folder, Found, Item, Kind, Rejected, Remark, counted};
+pub use open::{Check, Opened};
 pub use pixels::pixels;
-pub use record::Record;
+pub use record::{Named, Record};
 pub use set::{Set, Wanted};
 pub use subset::Subset;
-pub use wanted::Where;
+pub use wanted::{Scalar, Values, Where};

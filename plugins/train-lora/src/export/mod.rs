@@ -11,6 +11,7 @@ mod together;
 #[cfg(test)]
 mod tests;
 
+pub use digest::legacy_hash;
 pub use facts::{Base, BaseModel, Facts, Folder};
 
 use atelier_sdk::{Error, ErrorKind, Result, ResultExt};

@@ -11,9 +11,9 @@ mod table;
 mod weight;
 
 pub use draws::{Draws, Lane};
-pub use mse::{weighted_mse, weighted_mse_grad};
-pub use noise::{caption_is_dropped, draw_noise};
-pub use order::Order;
+pub use mse::{Mse, weighted_mse, weighted_mse_grad};
+pub use noise::{caption_is_dropped, draw_noise, draw_timestep, offset_noise};
+pub use order::{Order, Pick};
 pub use table::{NoiseTable, Prediction};
 pub use weight::Weighting;
 
