@@ -123,3 +123,78 @@ fn peft(out: &Path, parts: &[(Part, &Changes)]) -> Result<Vec<PathBuf>> {
     }
     Ok(written)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atelier_weights::lora::Delta;
+    use candle_core::{DType, Device, Tensor};
+    use std::sync::Arc;
+
+    fn golden(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/golden").join(name)
+    }
+
+    /// Converts a file of the fixtures; gives the folder with the result.
+    fn converted(file: &str, to: Target) -> (tempfile::TempDir, Result<Value>) {
+        let place = tempfile::tempdir().unwrap();
+        let text = |path: PathBuf| path.display().to_string();
+        let params = Convert {
+            lora: text(golden("lora").join(file)),
+            to,
+            // Its own sizes: Stable Diffusion's would only take time.
+            model: text(golden("tiny-sd")),
+            out: text(place.path().join(if to == Target::Peft { "out" } else { "out.safetensors" })),
+            ..Convert::default()
+        };
+        let said = run(&params);
+        (place, said)
+    }
+
+    type Weights = BTreeMap<(Part, String), Vec<f32>>;
+
+    /// What a file changes in weights of zeros.
+    fn changes(file: &Path) -> Weights {
+        let (unet, text) = model::modules_of(&golden("tiny-sd")).unwrap();
+        let found = Adapter::open(file).unwrap().resolve(&unet, &text).unwrap();
+        assert_eq!(found.unmatched, Vec::<String>::new());
+        let parts = [(Part::Unet, &unet, found.unet), (Part::TextEncoder, &text, found.text)];
+        let of = |(part, modules, changes): (Part, &Modules, Changes)| -> Weights {
+            let one = |(name, delta): (String, Arc<Delta>)| {
+                let zeros = Tensor::zeros(modules.shape(&name).unwrap(), DType::F32, &Device::Cpu).unwrap();
+                let change = delta.change(&zeros).unwrap().flatten_all().unwrap();
+                ((part, name), change.to_vec1().unwrap())
+            };
+            changes.into_iter().map(one).collect()
+        };
+        parts.into_iter().flat_map(of).collect()
+    }
+
+    #[test]
+    fn every_layout_holds_the_same_change() {
+        let files = ["kohya.safetensors", "kohya_alpha8.safetensors", "kohya_locon.safetensors"];
+        let layouts = [Target::Kohya, Target::Diffusers, Target::Peft];
+        for (file, to) in files.iter().flat_map(|file| layouts.map(|to| (file, to))) {
+            let want = changes(&golden("lora").join(file));
+            let (_place, said) = converted(file, to);
+            let said = said.unwrap();
+            assert_eq!(said["modules"], json!(want.len()));
+            let written =
+                said["files"].as_array().unwrap().iter().map(|file| PathBuf::from(file.as_str().unwrap()));
+            let tensors = written.filter(|file| file.extension().is_some_and(|end| end == "safetensors"));
+            let got: Weights = tensors.flat_map(|file| changes(&file)).collect();
+            // The scales are powers of two: nothing is rounded wherever they stand.
+            assert!(got == want, "{file} {to:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_layout_cannot_hold_names_the_one_that_can() {
+        let e = error::layout(layouts::LayoutError::Kind { module: "a".into(), kind: "LoHa".into() });
+        assert_eq!(
+            (e.kind(), e.message()),
+            (ErrorKind::Unsupported, "module a is changed by LoHa, which only kohya's layout can hold")
+        );
+        assert_eq!(e.hints(), ["convert it with `--to kohya`"]);
+    }
+}
