@@ -1,6 +1,6 @@
 //! The networks of one model.
 
-use crate::decoding::{self, Pieces};
+use crate::decoding::Pieces;
 use crate::slot::Slot;
 use atelier_diffusion::error;
 use atelier_diffusion::files::Files;
