@@ -226,7 +226,16 @@ fn every_optimiser_every_target_and_the_text_encoder_can_be_trained() {
         vec!["-s", "optimizer=prodigy", "-s", "learning_rate=1", "-s", "noise_offset=0.1"],
         vec!["-s", "train_text_encoder=true", "-s", "caption_dropout=0.5"],
         vec!["-s", "targets=['*']", "-s", "init=gaussian"],
-        vec!["-s", "prediction_type=v_prediction", "-s", "snr_gamma=5", "-s", "gradient_accumulation=2"],
+        vec![
+            "-s",
+            "prediction_type=v_prediction",
+            "-s",
+            "snr_gamma=5",
+            "-s",
+            "gradient_accumulation=2",
+            "-s",
+            "timestep_sampling=stratified",
+        ],
         vec![
             "-s",
             "mixed_precision=bf16",

@@ -44,7 +44,7 @@ pub enum Command {
     /// Analyse raw product data, prepare training sets, check them, draw a demo set
     Dataset(Dataset),
     /// Train a LoRA; go on with a training; search for the best settings
-    Train(Train),
+    Train(Box<Train>),
     /// List, show or check presets
     Presets(Presets),
     /// What is plugged in; install, trust and remove plugins

@@ -186,11 +186,13 @@ fn run_check(p: &Check, ctx: &mut dyn EngineCtx) -> Result<Value> {
     let verdict = check::check(&folder, p.quarantine, ctx)?;
     let words = check::words(&verdict);
     let value = serde_json::to_value(&verdict).internal("a verdict that is no JSON")?;
-    write_atomic(&folder.join("check.txt"), words.as_bytes())?;
-    write_atomic(
-        &folder.join("check.json"),
-        &serde_json::to_vec_pretty(&value).internal("a verdict that is no JSON")?,
-    )?;
+    let text = serde_json::to_vec_pretty(&value).internal("a verdict that is no JSON")?;
+    let kept = write_atomic(&folder.join("check.txt"), words.as_bytes())
+        .and_then(|()| write_atomic(&folder.join("check.json"), &text));
+    // A set on a disk that takes nothing can be checked as well: the verdict counts, not the copy of it.
+    if let Err(e) = kept {
+        ctx.event(Event::Warning { message: format!("the verdict is not kept: {}", e.chain().join(": ")) })?;
+    }
     if verdict.is_good() {
         return Ok(value);
     }

@@ -9,6 +9,7 @@
 
 mod parse;
 
+use crate::records::csv::listed;
 use crate::records::table::{Column, MISSING, Table};
 use atelier_sdk::registry::nearest;
 use atelier_sdk::{Error, ErrorKind, Result};
@@ -113,10 +114,10 @@ pub fn no_field(field: &str, table: &Table) -> Error {
     let names: Vec<&str> = table.columns().iter().map(|c| c.name.as_str()).collect();
     let e = Error::new(ErrorKind::NotFound, format!("the records have no field `{field}`"));
     let e = match nearest(field, names.iter().copied()) {
-        Some(near) => e.hint(format!("did you mean `{near}`?")),
+        Some(near) => e.hint(format!("did you mean `{}`?", listed(&[near]))),
         None => e,
     };
-    e.hint(format!("they have: {}", names.join(", ")))
+    e.hint(format!("they have: {}", listed(&names)))
 }
 
 impl Test {
@@ -139,7 +140,7 @@ fn suggest(expr: &Expr, table: &Table, hints: &mut Vec<String>) {
         Expr::Not(inner) => suggest(inner, table, hints),
         Expr::Test(field, Test::In(wanted)) => {
             let Some(column) = table.column(field) else { return };
-            for value in wanted.iter().filter(|w| !column.values().iter().any(|v| **v == ***w)) {
+            for value in wanted.iter().filter(|w| !column.values().iter().any(|v| v == **w)) {
                 hints.push(format!(
                     "no record has {field} \"{value}\"; the nearest are {}",
                     nearest_values(value, column)
@@ -158,15 +159,17 @@ fn nearest_values(wanted: &str, column: &Column) -> String {
     let mut found = Vec::new();
     let lower = wanted.to_lowercase();
     let related = |c: &usize| {
-        let value = column.values()[*c].to_lowercase();
+        let value = column.values().get(*c as u32).to_lowercase();
         value.contains(&lower) || lower.contains(&value)
     };
     left.sort_by_key(|c| (!related(c), std::cmp::Reverse(counts[*c])));
-    if let Some(near) = nearest(wanted, left.iter().map(|c| &*column.values()[*c])) {
-        found.extend(left.iter().position(|c| &*column.values()[*c] == near).map(|i| left.remove(i)));
+    if let Some(near) = nearest(wanted, left.iter().map(|c| column.values().get(*c as u32))) {
+        found
+            .extend(left.iter().position(|c| column.values().get(*c as u32) == near).map(|i| left.remove(i)));
     }
     found.extend(left);
-    let shown = found.iter().take(5).map(|c| format!("\"{}\" ({})", column.values()[*c], counts[*c]));
+    let shown =
+        found.iter().take(5).map(|c| format!("\"{}\" ({})", column.values().get(*c as u32), counts[*c]));
     shown.collect::<Vec<_>>().join(", ")
 }
 
@@ -181,7 +184,7 @@ mod tests {
             texts.iter().for_each(|t| b.push(t));
             b.finish(5)
         };
-        let ids = ["1", "2", "3", "4", "5"].map(String::from).to_vec();
+        let ids = ["1", "2", "3", "4", "5"].into_iter().collect();
         let columns = vec![
             column("articleType", ["Casual Shoes", "Tshirts", "Casual Shoes", "Shirts", "Casual Shoes"]),
             column("gender", ["Men", "Women", "Women", "", "Boys"]),

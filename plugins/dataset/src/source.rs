@@ -53,7 +53,10 @@ impl Source {
                 ErrorKind::Corrupt,
                 format!("no record of {} can be read", place.display()),
             )
-            .hint(issues.first().map_or(String::new(), |i| format!("the first: {}: {}", i.what, i.reason))));
+            .hint(issues.first().map_or_else(
+                || "there is a header and nothing below it".into(),
+                |i| format!("the first: {}: {}", i.what, i.reason),
+            )));
         }
         let rows = Filter::parse(filter.unwrap_or(&definition.filter))?.rows(&table)?;
         let folders = image_folders(&definition, places)?;

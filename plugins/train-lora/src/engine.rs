@@ -1,9 +1,10 @@
 //! The engine: tasks to trainings.
 
 use crate::base::{self, Base};
-use crate::params::TrainLora;
+use crate::params::{Target, TrainLora};
 use crate::sets::Sets;
 use crate::{dry, run, search};
+use atelier_diffusion::Prediction;
 use atelier_sdk::task::TRAIN_LORA;
 use atelier_sdk::{
     Engine, EngineCtx, EngineInfo, EngineReg, EngineTask, Error, Event, LoadRequest, Result, ResultExt,
@@ -20,24 +21,41 @@ impl Engine for Trainer {
         for (role, path) in base::files(&base) {
             ctx.event(Event::File { role: role.into(), path })?;
         }
-        Ok(Box::new(Course { base }))
+        let own = base.process.prediction;
+        Ok(Box::new(Course { base, own }))
     }
 }
 
 struct Course {
     base: Base,
+    /// What the model was made to predict.
+    own: Prediction,
+}
+
+impl Course {
+    /// Has training and samples take the network to predict this.
+    fn aim(&mut self, target: Target) {
+        self.base.process.prediction = match target {
+            Target::Auto => self.own,
+            Target::Epsilon => Prediction::Epsilon,
+            Target::VPrediction => Prediction::VPrediction,
+        };
+    }
 }
 
 impl Session for Course {
     fn run(&mut self, task: &str, plan: &Value, ctx: &mut dyn EngineCtx) -> Result<Value> {
         let wrong = "a plan of another shape";
         if task == search::TASK.key {
-            return search::run(&self.base, &serde_json::from_value(plan.clone()).internal(wrong)?, ctx);
+            let search: search::TrainSearch = serde_json::from_value(plan.clone()).internal(wrong)?;
+            self.aim(search.train.prediction_type);
+            return search::run(&self.base, &search, ctx);
         }
         if task != TRAIN_LORA.key {
             return Err(Error::internal(format!("engine `{}` has no task `{task}`", INFO.key)));
         }
         let params: TrainLora = serde_json::from_value(plan.clone()).internal(wrong)?;
+        self.aim(params.prediction_type);
         let sets = Sets::open(&params, ctx)?;
         if params.dry_run {
             return dry::estimate(&self.base, &params, &sets, ctx);

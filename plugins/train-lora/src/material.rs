@@ -7,7 +7,7 @@ use crate::encodings::Encodings;
 use crate::loss::{
     self, Draws, Lane, NoiseTable, Order, Prediction, Weighting, caption_is_dropped, draw_noise,
 };
-use crate::params::TrainLora;
+use crate::params::{TimestepSampling, TrainLora};
 use atelier_sdk::{Error, ErrorKind, Result};
 use std::cell::RefCell;
 
@@ -90,11 +90,25 @@ impl<'a> Material<'a> {
         latents.iter_mut().zip(mean.iter().zip(std)).for_each(|(l, (mean, std))| *l = mean + std * *l);
         let mut noise = vec![0f32; mean.len()];
         draw_noise(p.seed, n, channels, p.noise_offset, &mut noise).map_err(failed)?;
-        let timestep = Draws::new(p.seed, n, Lane::Timestep).below(self.table.len() as u64) as usize;
+        let timestep = self.timestep(n);
         let dropped = caption_is_dropped(p.seed, n, p.caption_dropout);
         let caption = if dropped { String::new() } else { image.item.caption.clone() };
         let snr = self.table.snr(timestep).map_err(failed)?;
         self.noised(latents, &noise, timestep, self.weighting.weight(snr, self.prediction), caption)
+    }
+
+    /// The timestep of sample `n`.
+    fn timestep(&self, n: u64) -> usize {
+        let (p, count) = (self.params, self.table.len());
+        match p.timestep_sampling {
+            TimestepSampling::Uniform => Draws::new(p.seed, n, Lane::Timestep).below(count as u64) as usize,
+            TimestepSampling::Stratified => {
+                let step = u64::from(p.batch_size) * u64::from(p.gradient_accumulation);
+                let start = Draws::new(p.seed, n / step, Lane::Timestep).uniform();
+                let place = (start + (n % step) as f64 / step as f64).fract();
+                ((place * count as f64) as usize).min(count - 1)
+            }
+        }
     }
 
     /// An image at a level of so many, the same each time it is asked for.

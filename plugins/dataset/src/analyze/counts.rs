@@ -1,8 +1,9 @@
 //! Counts of values, of numbers, and of pairs of values.
 
 use crate::definition::Number;
-use crate::records::table::{MISSING, Table};
+use crate::records::table::{Column, MISSING, Table};
 use crate::stats::{self, ChiSquare};
+use atelier_sdk::{Error, Result};
 use serde::Serialize;
 
 /// A field with values.
@@ -53,7 +54,8 @@ impl Attribute {
         let counts = column.counts(rows);
         attribute.missing = counts[MISSING as usize];
         let present = counts.iter().enumerate().skip(1).filter(|c| *c.1 > 0);
-        attribute.values = present.map(|(code, n)| (column.values()[code].to_string(), *n)).collect();
+        attribute.values =
+            present.map(|(code, n)| (column.values().get(code as u32).to_string(), *n)).collect();
         attribute.values.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         attribute.effective = stats::effective_values(&counts[1..]);
         attribute.verdict = attribute.judge();
@@ -143,32 +145,36 @@ const THIN: f64 = 0.05;
 
 impl Cross {
     /// Counts the pairs of records that have both; none if a field is in no record.
-    pub fn count(table: &Table, rows: &[u32], a: &str, b: &str) -> Option<Self> {
-        let (first, second) = (table.column(a)?, table.column(b)?);
-        let width = second.values().len();
-        let mut flat = vec![0usize; first.values().len() * width];
-        for r in rows {
-            flat[first.codes()[*r as usize] as usize * width + second.codes()[*r as usize] as usize] += 1;
+    ///
+    /// # Errors
+    /// There are too many combinations: a field of names or numbers, which no table can show.
+    pub fn count(table: &Table, rows: &[u32], a: &str, b: &str) -> Result<Option<Self>> {
+        let (Some(first), Some(second)) = (table.column(a), table.column(b)) else { return Ok(None) };
+        let (row_codes, column_codes) = (present(first, rows), present(second, rows));
+        let (height, width) = (row_codes.len(), column_codes.len());
+        if height * width > COMBINATIONS {
+            let e = Error::invalid(format!(
+                "dataset definition: `cross` of {a} and {b} has {height} x {width} values"
+            ));
+            return Err(
+                e.hint(format!("fields of at most {COMBINATIONS} combinations can be counted together"))
+            );
         }
-        let at = |r: usize, c: usize| flat[r * width + c];
-        let mut row_order: Vec<usize> = (1..first.values().len()).collect();
-        let mut column_order: Vec<usize> = (1..width).collect();
-        let row_sum = |r: usize| (1..width).map(|c| at(r, c)).sum::<usize>();
-        let column_sum = |c: usize| (1..first.values().len()).map(|r| at(r, c)).sum::<usize>();
-        row_order.retain(|r| row_sum(*r) > 0);
-        column_order.retain(|c| column_sum(*c) > 0);
-        row_order.sort_by_key(|r| (std::cmp::Reverse(row_sum(*r)), first.values()[*r].clone()));
-        column_order.sort_by_key(|c| (std::cmp::Reverse(column_sum(*c)), second.values()[*c].clone()));
+        let flat = pair_counts(rows, (first, &row_codes), (second, &column_codes));
+        let row_sum = |r: usize| flat[r * width..(r + 1) * width].iter().sum::<usize>();
+        let column_sum = |c: usize| flat.iter().skip(c).step_by(width).sum::<usize>();
+        let row_order = by_size(first, &row_codes, (0..height).map(row_sum).collect());
+        let column_order = by_size(second, &column_codes, (0..width).map(column_sum).collect());
         let counts: Vec<Vec<usize>> =
-            row_order.iter().map(|r| column_order.iter().map(|c| at(*r, *c)).collect()).collect();
-        Some(Self {
+            row_order.iter().map(|r| column_order.iter().map(|c| flat[r * width + c]).collect()).collect();
+        Ok(Some(Self {
             rows_field: a.into(),
             columns_field: b.into(),
-            rows: row_order.iter().map(|r| first.values()[*r].to_string()).collect(),
-            columns: column_order.iter().map(|c| second.values()[*c].to_string()).collect(),
+            rows: row_order.iter().map(|r| first.values().get(row_codes[*r]).to_string()).collect(),
+            columns: column_order.iter().map(|c| second.values().get(column_codes[*c]).to_string()).collect(),
             dependence: stats::chi_square(&stats::pool_columns(&counts, THIN)),
             counts,
-        })
+        }))
     }
 
     /// Pairs with counts, the most common first.
@@ -182,6 +188,41 @@ impl Cross {
         pairs.sort_by(|a, b| b.2.cmp(&a.2).then_with(|| a.cmp(b)));
         pairs
     }
+}
+
+/// Most combinations of values of two fields.
+const COMBINATIONS: usize = 1_000_000;
+
+/// The codes that some of the rows have, without that of "no value".
+fn present(column: &Column, rows: &[u32]) -> Vec<u32> {
+    let counts = column.counts(rows);
+    (1..counts.len()).filter(|c| counts[*c] > 0).map(|c| c as u32).collect()
+}
+
+/// Rows of each pair of codes that are present, one line of the second's for each of the first's.
+fn pair_counts(rows: &[u32], first: (&Column, &[u32]), second: (&Column, &[u32])) -> Vec<usize> {
+    let places = |(column, codes): (&Column, &[u32])| {
+        let mut places = vec![usize::MAX; column.values().len()];
+        codes.iter().enumerate().for_each(|(i, code)| places[*code as usize] = i);
+        places
+    };
+    let (down, across) = (places(first), places(second));
+    let mut flat = vec![0; first.1.len() * second.1.len()];
+    for r in rows {
+        let code = |column: &Column| column.codes()[*r as usize] as usize;
+        let (r, c) = (down[code(first.0)], across[code(second.0)]);
+        if r != usize::MAX && c != usize::MAX {
+            flat[r * second.1.len() + c] += 1;
+        }
+    }
+    flat
+}
+
+/// The places of codes that have a sum, the largest first.
+fn by_size(column: &Column, codes: &[u32], sums: Vec<usize>) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..sums.len()).filter(|i| sums[*i] > 0).collect();
+    order.sort_by_key(|i| (std::cmp::Reverse(sums[*i]), column.values().get(codes[*i])));
+    order
 }
 
 #[cfg(test)]
@@ -216,13 +257,27 @@ mod tests {
     #[test]
     fn pairs_are_counted_and_their_dependence_measured() {
         let (table, rows) = (table(), (0..300).collect::<Vec<u32>>());
-        let cross = Cross::count(&table, &rows, "colour", "gender").unwrap();
+        let cross = Cross::count(&table, &rows, "colour", "gender").unwrap().unwrap();
         assert_eq!(
             (cross.columns.as_slice(), cross.rows.len()),
             (["Women".to_string(), "Men".into()].as_slice(), 3)
         );
         assert_eq!(cross.pairs()[0], ("Black".into(), "Men".into(), 75));
         assert!((cross.dependence.unwrap().v - 1.0).abs() < 1e-9);
-        assert!(Cross::count(&table, &rows, "colour", "none").is_none());
+        assert!(Cross::count(&table, &rows, "colour", "none").unwrap().is_none());
+    }
+
+    #[test]
+    fn fields_with_too_many_combinations_are_refused_before_memory_is_taken_for_them() {
+        let mut names = ["a", "b"].map(ColumnBuilder::new);
+        for i in 0..1001 {
+            names.iter_mut().for_each(|c| c.push(&i.to_string()));
+        }
+        let columns = names.into_iter().map(|c| c.finish(1001)).collect();
+        let table = Table::new((0..1001).map(|i| i.to_string()).collect(), columns);
+        let all: Vec<u32> = (0..1001).collect();
+        let e = Cross::count(&table, &all, "a", "b").unwrap_err();
+        assert!(e.message().contains("1001 x 1001"), "{e:?}");
+        assert_eq!(Cross::count(&table, &all[..3], "a", "b").unwrap().unwrap().pairs().len(), 3);
     }
 }

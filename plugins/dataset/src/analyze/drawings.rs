@@ -38,6 +38,11 @@ fn capital(text: &str) -> String {
     letters.next().map_or(String::new(), |c| c.to_uppercase().chain(letters).collect())
 }
 
+/// A number as people write it.
+fn number(v: f64) -> String {
+    if v >= 1000.0 { thousands(v.round() as usize) } else { format!("{}", (v * 100.0).round() / 100.0) }
+}
+
 /// All charts. The photos of grids are in [`super::pictures`].
 pub fn charts(a: &Analysis) -> Vec<Figure> {
     let title = &a.source.definition.title;
@@ -55,8 +60,9 @@ pub fn charts(a: &Analysis) -> Vec<Figure> {
     }
     out.extend(bars);
     for n in a.numbers.iter().filter(|n| !n.values.is_empty()) {
-        let said =
-            n.quantiles.map_or(String::new(), |q| format!("; median {}, from {} to {}", q[2], q[0], q[4]));
+        let said = n.quantiles.map_or(String::new(), |q| {
+            format!("; median {}, from {} to {}", number(q[2]), number(q[0]), number(q[4]))
+        });
         let note = format!("{} records{said}", thousands(n.values.len()));
         let drawing =
             charts::histogram(&format!("{title} by {}", spoken(&n.field)), &note, &n.values, &n.unit, false);

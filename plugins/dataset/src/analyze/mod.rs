@@ -9,6 +9,7 @@ pub mod text;
 pub mod write;
 
 use crate::images::duplicates::{Alike, Look, Pair, pairs};
+use crate::images::unlike::{self, Unlike};
 use crate::photos::{self, Photo};
 use crate::source::Source;
 use atelier_sdk::{EngineCtx, Result};
@@ -35,6 +36,8 @@ pub struct Analysis {
     pub look: Option<PhotoFacts>,
     /// Photos that show the same, by their places.
     pub pairs: Vec<Pair>,
+    /// All photos, those most unlike the rest first.
+    pub unlike: Vec<Unlike>,
     /// How long it took.
     pub seconds: Seconds,
 }
@@ -54,6 +57,14 @@ pub struct Seconds {
 /// The run is to stop, or the memory cannot be written.
 pub fn analyze(mut source: Source, memory: &Path, ctx: &mut dyn EngineCtx) -> Result<Analysis> {
     let began = Instant::now();
+    let d = &source.definition;
+    let attributes =
+        d.attributes.par_iter().map(|f| Attribute::count(&source.table, &source.rows, f)).collect();
+    let numbers = d.numbers.iter().map(|n| Numbers::of(&source.table, &source.rows, n)).collect();
+    let cross = |(a, b): &(String, String)| Cross::count(&source.table, &source.rows, a, b).transpose();
+    let crosses = d.cross.par_iter().filter_map(cross).collect::<Result<_>>()?;
+    let counts = began.elapsed().as_secs_f64();
+    let began = Instant::now();
     let rules = source.definition.images.clone();
     let files = source.with_image();
     let mut issues = std::mem::take(&mut source.issues);
@@ -64,14 +75,7 @@ pub fn analyze(mut source: Source, memory: &Path, ctx: &mut dyn EngineCtx) -> Re
         photos.iter().map(|p| Look { sha256: &p.sha256, measures: &p.measures }).collect();
     let pairs = pairs(&looks, Alike { bits: rules.near_bits, colour: rules.near_colour });
     let look = look::facts(&photos, &pairs);
-    let photos_took = began.elapsed().as_secs_f64();
-    let began = Instant::now();
-    let d = &source.definition;
-    let attributes =
-        d.attributes.par_iter().map(|f| Attribute::count(&source.table, &source.rows, f)).collect();
-    let numbers = d.numbers.iter().map(|n| Numbers::of(&source.table, &source.rows, n)).collect();
-    let crosses =
-        d.cross.par_iter().filter_map(|(a, b)| Cross::count(&source.table, &source.rows, a, b)).collect();
-    let seconds = Seconds { counts: began.elapsed().as_secs_f64(), photos: photos_took };
-    Ok(Analysis { seconds, attributes, numbers, crosses, look, pairs, photos, source })
+    let unlike = unlike::ranked(&photos.iter().map(|p| &p.measures).collect::<Vec<_>>());
+    let seconds = Seconds { counts, photos: began.elapsed().as_secs_f64() };
+    Ok(Analysis { seconds, attributes, numbers, crosses, look, pairs, unlike, photos, source })
 }

@@ -15,10 +15,12 @@ use std::sync::Arc;
 const COLOURS: usize = 16;
 /// Photos of a colour.
 const EACH: usize = 8;
+/// Photos of the grid of those unlike the rest.
+const UNLIKE: usize = 25;
 /// Long side of a tile in pixels: twice its size in points, for sharp screens.
 const TILE: u32 = 184;
 
-/// The grids: 5x5, 10x10, and by colour.
+/// The grids: 5x5, 10x10, by colour, and of the photos that are unlike the rest.
 ///
 /// # Errors
 /// Those of resizing.
@@ -42,7 +44,23 @@ pub fn grids(a: &Analysis, seed: u64) -> Result<Vec<Figure>> {
         Figure { name: "sample-10x10".into(), drawing: grid(10, 92.0) },
     ];
     out.extend(by_colour(a, &order, seed, limit)?);
+    out.extend(unlike(a, limit)?);
     Ok(out)
+}
+
+fn unlike(a: &Analysis, limit: f64) -> Result<Option<Figure>> {
+    let photos: Vec<&Photo> = a.unlike.iter().take(UNLIKE).map(|u| &a.photos[u.place]).collect();
+    if photos.is_empty() {
+        return Ok(None);
+    }
+    let note = format!(
+        "the {} of {} whose outline is farthest from any other's",
+        photos.len(),
+        thousands(a.photos.len())
+    );
+    let title = format!("{}: photos unlike the rest", a.source.definition.title);
+    let drawing = grids::grid(&title, &note, &tiles(a, &photos, limit)?, 5, 130.0);
+    Ok(Some(Figure { name: "photos-unlike-the-rest".into(), drawing }))
 }
 
 fn by_colour(a: &Analysis, order: &[&Photo], seed: u64, limit: f64) -> Result<Option<Figure>> {

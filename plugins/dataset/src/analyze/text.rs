@@ -32,6 +32,7 @@ pub fn report(a: &Analysis, figures: &[String]) -> Document {
     missing(&mut d, a);
     if let Some(look) = &a.look {
         photos(&mut d, look);
+        unlike(&mut d, a);
         duplicates(&mut d, a, look);
     }
     problems(&mut d, a);
@@ -239,6 +240,25 @@ fn photos(d: &mut Document, look: &PhotoFacts) {
         ["share", "lowest", "quarter", "median", "three quarters", "highest"],
         rows.into_iter().flatten().collect(),
     );
+}
+
+fn unlike(d: &mut Document, a: &Analysis) {
+    if a.unlike.is_empty() {
+        return;
+    }
+    d.heading(2, "Photos unlike the rest");
+    d.text(
+        "Something else among the products, a person who wears them, a photo cut or lit in another way: the outline of \
+         such a photo is far from that of the ten photos most like it. This is a place to look, no verdict: nothing is \
+         left out for it. The distance is in multiples of the median photo's.",
+    );
+    d.figure("photos-unlike-the-rest", "The 25 photos most unlike the rest");
+    let row = |u: &crate::images::unlike::Unlike| {
+        let photo = &a.photos[u.place];
+        let id = a.source.table.id(photo.row as usize);
+        [id.to_string(), shown(&photo.path), format!("{:.1}", u.times)]
+    };
+    d.table(["id", "photo", "distance"], a.unlike.iter().take(TOP).map(row).collect());
 }
 
 fn duplicates(d: &mut Document, a: &Analysis, look: &PhotoFacts) {

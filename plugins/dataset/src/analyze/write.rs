@@ -20,7 +20,7 @@ use std::path::Path;
 /// Pixels of a figure's point.
 const SCALE: f32 = 2.0;
 
-const STYLE: &str = "body{font:16px/1.5 Roboto,Helvetica,Arial,sans-serif;color:#212529;max-width:1000px;margin:2em auto;\
+const STYLE: &str = "body{font:16px/1.5 Roboto,Helvetica,Arial,sans-serif;color:#212529;max-width:1200px;margin:2em auto;\
 padding:0 1em}h2{margin-top:2em;border-bottom:1px solid #dee2e6}table{border-collapse:collapse;margin:1em 0}\
 th,td{padding:.25em .8em;border-bottom:1px solid #dee2e6;text-align:left;vertical-align:top}th{font-weight:500}\
 .n{text-align:right;font-variant-numeric:tabular-nums}figure{margin:1em 0}img{max-width:100%;height:auto}";
@@ -72,6 +72,7 @@ fn html(a: &Analysis, document: &Document, drawn: &BTreeMap<String, Vec<u8>>) ->
 
 fn value(a: &Analysis, figures: &[String]) -> Value {
     let pair = |p: &crate::images::duplicates::Pair| json!({"a": shown(&a.photos[p.a].path), "b": shown(&a.photos[p.b].path), "exact": p.exact});
+    let unlike = |u: &crate::images::unlike::Unlike| json!({"photo": shown(&a.photos[u.place].path), "times": u.times});
     json!({
         "schema_version": 1,
         "title": a.source.definition.title,
@@ -82,6 +83,7 @@ fn value(a: &Analysis, figures: &[String]) -> Value {
         "crosses": a.crosses,
         "photos": a.look,
         "duplicates": a.pairs.iter().map(pair).collect::<Vec<_>>(),
+        "unlike": a.unlike.iter().take(100).map(unlike).collect::<Vec<_>>(),
         "issues": {"counts": issue::count(&a.source.issues), "all": a.source.issues},
         "figures": figures,
     })

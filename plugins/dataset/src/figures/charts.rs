@@ -26,7 +26,12 @@ pub fn thousands(n: usize) -> String {
 /// A share in percent, of which small ones keep a digit.
 pub fn percent(n: usize, total: usize) -> String {
     let p = 100.0 * n as f64 / total.max(1) as f64;
-    if p >= 9.95 || n == 0 { format!("{p:.0} %") } else { format!("{p:.1} %") }
+    match p {
+        _ if n == 0 || p >= 9.95 => format!("{p:.0} %"),
+        // What is there is not 0.
+        _ if p < 0.05 => "<0.1 %".into(),
+        _ => format!("{p:.1} %"),
+    }
 }
 
 fn head(drawing: &mut Drawing, title: &str, note: &str) {
@@ -73,7 +78,8 @@ pub fn bars(title: &str, note: &str, bars: &[Bar], total: usize, swatches: bool)
         if swatches {
             swatch(&mut d, left - 25.0, y + 4.0, 14.0, &bar.swatch);
         }
-        let length = (room * bar.count as f32 / most).max(1.0);
+        // One of thousands is still seen, and none is no bar.
+        let length = if bar.count == 0 { 0.0 } else { (room * bar.count as f32 / most).max(1.0) };
         // What is summed up is no value.
         let fill = if i == MOST { REST } else { BAR };
         d.rect(left, y + 3.0, length, ROW - 6.0, fill);
@@ -151,11 +157,9 @@ pub fn histogram(title: &str, note: &str, values: &[f64], unit: &str, log: bool)
         let top = y(*n as f64);
         d.rect(left + each * i as f32 + 0.5, top, each - 1.0, (bottom - top).max(1.0), BAR);
     }
-    let ticks = ((high - low) / step).round() as usize;
-    for i in 0..=ticks {
-        let v = low + i as f64 * step;
-        let x = left + room * i as f32 / ticks as f32;
-        let said = if log { number(10f64.powf(v), 10f64.powf(v).min(1.0)) } else { number(v, step) };
+    for v in ticks(low, high, step, log) {
+        let x = left + room * ((v - low) / (high - low)) as f32;
+        let said = if log { number(10f64.powf(v), 10f64.powf(v.floor()).min(1.0)) } else { number(v, step) };
         d.text(x, bottom + 17.0, Style::new(NOTE).fill(SOFT).anchor(Anchor::Middle), said);
     }
     d.rect(left, bottom - 0.5, room, 1.5, INK);
@@ -163,8 +167,25 @@ pub fn histogram(title: &str, note: &str, values: &[f64], unit: &str, log: bool)
     d
 }
 
+/// Where numbers stand on an axis; between few powers of ten also at 2 and 5 times each.
+fn ticks(low: f64, high: f64, step: f64, log: bool) -> Vec<f64> {
+    let whole = (0..=((high - low) / step).round() as usize).map(|i| low + i as f64 * step);
+    let between: &[f64] = if log && high - low < 3.5 { &[0.0, 2f64.log10(), 5f64.log10()] } else { &[0.0] };
+    whole.flat_map(|v| between.iter().map(move |b| v + b)).filter(|v| *v < high + 1e-9).collect()
+}
+
 /// Most rows and columns of a heat map.
 const CELLS: (usize, usize) = (24, 8);
+/// Share from which on a cell is so dark that white is read better on it.
+const DARK: f32 = 0.42;
+
+/// What of a heat map is not shown; nothing if all is.
+fn left_out(rows: usize, columns: usize) -> String {
+    let said = |n: usize, most: usize, what: &str| {
+        if n > most { format!("; the {most} most common of {n} {what}") } else { String::new() }
+    };
+    said(rows, CELLS.0, "rows") + &said(columns, CELLS.1, "columns")
+}
 
 /// Counts of pairs, rows and columns sorted by their sums; shade is the share of the row.
 pub fn heat_map(title: &str, note: &str, rows: &[Bar], columns: &[String], counts: &[Vec<usize>]) -> Drawing {
@@ -176,7 +197,7 @@ pub fn heat_map(title: &str, note: &str, rows: &[Bar], columns: &[String], count
     let cell = ((720.0 - left - MARGIN) / shown.max(1) as f32).min(110.0);
     let (row_height, top) = (26.0, HEAD + 24.0);
     let mut d = Drawing::new(720.0, top + row_height * shown_rows as f32 + 18.0, title);
-    head(&mut d, title, note);
+    head(&mut d, title, &format!("{note}{}", left_out(rows.len(), columns.len())));
     for (c, name) in columns.iter().take(shown).enumerate() {
         let x = left + cell * (c as f32 + 0.5);
         let name = font::cut(name, LABEL, true, cell - 4.0);
@@ -194,7 +215,7 @@ pub fn heat_map(title: &str, note: &str, rows: &[Bar], columns: &[String], count
             let share = *n as f32 / sum as f32;
             let fill = shade(share);
             d.rect(left + cell * c as f32 + 1.0, y + 1.0, cell - 2.0, row_height - 2.0, fill);
-            let ink = if share > 0.55 {
+            let ink = if share > DARK {
                 [255; 3]
             } else if *n == 0 {
                 [173, 181, 189]
@@ -244,7 +265,21 @@ mod tests {
             (percent(1, 3), percent(5, 100), percent(0, 5)),
             ("33 %".into(), "5.0 %".into(), "0 %".into())
         );
+        assert_eq!((percent(1, 2846), percent(2, 2846)), ("<0.1 %".into(), "0.1 %".into()));
         assert_eq!([nice_step(10.0, 5.0), nice_step(7.0, 5.0), nice_step(130.0, 8.0)], [2.0, 2.0, 20.0]);
+    }
+
+    #[test]
+    fn what_a_heat_map_leaves_out_is_said() {
+        assert_eq!(left_out(24, 8), "");
+        assert_eq!(left_out(32, 9), "; the 24 most common of 32 rows; the 8 most common of 9 columns");
+    }
+
+    #[test]
+    fn a_log_axis_of_one_power_of_ten_has_numbers_in_between() {
+        let said: Vec<f64> = ticks(2.0, 3.0, 1.0, true).iter().map(|v| 10f64.powf(*v).round()).collect();
+        assert_eq!(said, [100.0, 200.0, 500.0, 1000.0]);
+        assert_eq!(ticks(0.0, 20.0, 10.0, false), [0.0, 10.0, 20.0]);
     }
 
     #[test]

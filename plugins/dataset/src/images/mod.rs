@@ -6,6 +6,7 @@ pub mod load;
 pub mod measure;
 pub mod png_file;
 pub mod resize;
+pub mod unlike;
 
 use sha2::{Digest, Sha256};
 

@@ -1,14 +1,15 @@
 //! One CSV file with a header.
 
+use super::cells::{Records, parts};
 use super::table::{ColumnBuilder, Table};
+use super::texts::Dictionary;
 use super::{html, text};
 use crate::definition::is_plain_name;
 use crate::issue::{Issue, IssueKind};
-use ::csv::{ReaderBuilder, StringRecord};
 use atelier_sdk::registry::nearest;
-use atelier_sdk::{Error, ErrorKind, Result, ResultExt};
+use atelier_sdk::{Error, ErrorKind, Result};
 use rayon::prelude::*;
-use std::collections::HashSet;
+use std::borrow::Cow;
 use std::path::Path;
 
 /// Largest file that is read.
@@ -24,140 +25,132 @@ pub fn read(path: &Path, id: &str, issues: &mut Vec<Issue>) -> Result<Table> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let other = decoded.other_lines.iter();
     issues.extend(other.map(|n| Issue::new(IssueKind::Encoding, format!("{name}:{n}"), "line is not UTF-8")));
-    let (head, header) = header(path, &decoded.text)?;
+    let (header, rest, line) = header(path, &decoded.text)?;
     let id_at = header.iter().position(|h| h == id).ok_or_else(|| no_column(path, id, &header))?;
-    let chunks = chunks(&decoded.text[head..], 1 + decoded.text[..head].matches('\n').count());
-    let parts: Vec<Part> =
-        chunks.into_par_iter().map(|c| Part::read(c, &name, header.len(), id_at)).collect();
-    Ok(joined(parts, &name, header, issues))
+    let least = LEAST.max(rest.len() / (PARTS * rayon::current_num_threads()));
+    let parts =
+        parts(rest, least).into_par_iter().map(|text| Part::read(text, header.len(), id_at)).collect();
+    Ok(joined(parts, (&name, line), header, issues))
 }
 
-/// The names of the columns, and where the records begin.
-fn header(path: &Path, text: &str) -> Result<(usize, Vec<String>)> {
-    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
-    let mut record = StringRecord::new();
-    let damaged = || format!("{} is not a CSV table", path.display());
-    reader.read_record(&mut record).kind(ErrorKind::Corrupt, damaged)?;
-    let names = record.iter().map(|h| h.trim().to_string()).collect();
-    Ok(((reader.position().byte() as usize).min(text.len()), names))
-}
+/// Smallest part, in bytes, that is worth a thread.
+const LEAST: usize = 256 << 10;
+/// Parts for each thread: one that is busy with something else takes fewer.
+const PARTS: usize = 4;
 
-/// A part of the text that begins and ends between records, with the number of its first line.
-type Chunk<'a> = (&'a str, usize);
-
-/// Smallest chunk that is worth a thread.
-const CHUNK: usize = 256 << 10;
-
-/// Cuts the text where a line ends outside of quotes.
-fn chunks(text: &str, first_line: usize) -> Vec<Chunk<'_>> {
-    let (mut out, mut from, mut line, mut lines, mut quoted) = (Vec::new(), 0, first_line, first_line, false);
-    for (i, b) in text.bytes().enumerate() {
-        quoted ^= b == b'"';
-        if b == b'\n' {
-            lines += 1;
-            if !quoted && i + 1 - from >= CHUNK {
-                out.push((&text[from..=i], line));
-                (from, line) = (i + 1, lines);
-            }
-        }
+/// The names of the columns, the text of the records, and the line that it begins in.
+fn header<'t>(path: &Path, text: &'t str) -> Result<(Vec<String>, &'t str, usize)> {
+    let (mut records, mut cells) = (Records::of(text), Vec::new());
+    if records.next_into(&mut cells).is_none() {
+        return Err(Error::new(ErrorKind::Corrupt, format!("{} has no line", path.display())));
     }
-    out.push((&text[from..], line));
-    out
+    let names = cells.iter().map(|h| h.trim().to_string()).collect();
+    Ok((names, &text[records.at()..], 1 + records.line()))
 }
 
-/// The records of one chunk.
-struct Part {
+/// The records of a part of a table; lines are counted from its beginning.
+struct Part<'t> {
     columns: Vec<ColumnBuilder>,
-    ids: Vec<String>,
+    ids: Vec<Cow<'t, str>>,
     /// The lines of the records.
-    lines: Vec<u64>,
-    issues: Vec<Issue>,
+    lines: Vec<usize>,
+    issues: Vec<(IssueKind, usize, String)>,
+    /// Line ends.
+    length: usize,
 }
 
-impl Part {
-    fn read((text, first_line): Chunk<'_>, name: &str, width: usize, id_at: usize) -> Self {
+impl<'t> Part<'t> {
+    fn read(text: &'t str, width: usize, id_at: usize) -> Self {
         let columns = (0..width).map(|_| ColumnBuilder::new("")).collect();
-        let mut part = Self { columns, ids: Vec::new(), lines: Vec::new(), issues: Vec::new() };
-        let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
-        let mut record = StringRecord::new();
-        loop {
-            match reader.read_record(&mut record) {
-                Ok(false) => return part,
-                Ok(true) => {
-                    let line = record.position().map_or(0, ::csv::Position::line) + first_line as u64 - 1;
-                    part.add(&record, name, line, id_at);
-                }
-                // The text is UTF-8 and any number of cells is taken: nothing else can be wrong.
-                Err(e) => {
-                    part.issues.push(Issue::new(IssueKind::BadRecord, name, e.to_string()));
-                    return part;
-                }
+        let mut part = Self { columns, ids: Vec::new(), lines: Vec::new(), issues: Vec::new(), length: 0 };
+        let (mut records, mut cells, mut from) = (Records::of(text), Vec::with_capacity(width), 0);
+        while let Some(line) = records.next_into(&mut cells) {
+            if records.unclosed() {
+                let below = text[from..].trim_start().lines().count().saturating_sub(1);
+                let why = format!(
+                    "a quote is opened and never closed: this and the {below} lines below are one record"
+                );
+                part.issues.push((IssueKind::BadRecord, line, why));
+                break;
             }
+            part.add(&text[from..records.at()], &cells, line, id_at);
+            from = records.at();
         }
+        part.length = records.line();
+        part
     }
 
-    fn add(&mut self, record: &StringRecord, name: &str, line: u64, id_at: usize) {
-        let id = record.get(id_at).unwrap_or_default().trim();
-        if let Some((kind, why)) = refusal(record, id, self.columns.len()) {
-            return self.issues.push(Issue::new(kind, format!("{name}:{line}"), why));
+    fn add(&mut self, raw: &str, cells: &[Cow<'t, str>], line: usize, id_at: usize) {
+        let id = cells.get(id_at).map_or(Cow::Borrowed(""), trimmed);
+        if let Some((kind, why)) = refusal(cells.len(), &id, self.columns.len()) {
+            return self.issues.push((kind, line, why));
         }
         // Looked at as a whole first: nearly every record is plain.
         // Without an early end, which lets the compiler look at many bytes at once.
-        let marked = record.as_slice().bytes().fold(false, |found, b| found | (b == b'<') | (b == b'&'));
-        if marked || record.iter().any(is_formula) {
-            record.iter().for_each(|cell| self.look(&format!("{name}:{line}"), id, cell));
+        let marked = raw.bytes().fold(false, |found, b| found | (b == b'<') | (b == b'&'));
+        if marked || cells.iter().any(|c| is_formula(c)) {
+            cells.iter().for_each(|cell| self.look(line, &id, cell));
         }
-        for (column, cell) in self.columns.iter_mut().zip(record) {
+        for (column, cell) in self.columns.iter_mut().zip(cells) {
             column.push_cleaned(cell, html::clean);
         }
-        self.ids.push(id.to_string());
+        self.ids.push(id);
         self.lines.push(line);
     }
 
     /// Notes what does not keep a record out.
-    fn look(&mut self, at: &str, id: &str, cell: &str) {
+    fn look(&mut self, line: usize, id: &str, cell: &str) {
         if is_formula(cell) {
             let why = format!("record {id}: {:?}; it is written with a ' before it", brief(cell));
-            self.issues.push(Issue::new(IssueKind::Formula, at, why));
+            self.issues.push((IssueKind::Formula, line, why));
         }
         if html::is_markup(cell) {
-            let why = format!("record {id}: {:?}", brief(cell));
-            self.issues.push(Issue::new(IssueKind::Markup, at, why));
+            self.issues.push((IssueKind::Markup, line, format!("record {id}: {:?}", brief(cell))));
         }
     }
 }
 
+/// A cell without the white space around it.
+fn trimmed<'t>(cell: &Cow<'t, str>) -> Cow<'t, str> {
+    match cell {
+        Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
+        Cow::Owned(text) => Cow::Owned(text.trim().to_string()),
+    }
+}
+
 /// Why a record does not count.
-fn refusal(record: &StringRecord, id: &str, width: usize) -> Option<(IssueKind, String)> {
-    if record.len() != width {
-        return Some((IssueKind::BadRecord, format!("{} cells where the header has {width}", record.len())));
+fn refusal(cells: usize, id: &str, width: usize) -> Option<(IssueKind, String)> {
+    if cells != width {
+        return Some((IssueKind::BadRecord, format!("{cells} cells where the header has {width}")));
     }
     let why = || format!("id {id:?} is no plain name of up to 64 letters, digits, `-`, `_` and `.`");
     (!is_plain_name(id)).then(|| (IssueKind::UnsafeName, why()))
 }
 
-/// One table of all parts, without the records whose id came before.
-fn joined(mut parts: Vec<Part>, name: &str, header: Vec<String>, issues: &mut Vec<Issue>) -> Table {
-    let mut seen: HashSet<&str> = HashSet::with_capacity(parts.iter().map(|p| p.ids.len()).sum());
+/// One table of all parts, without the records whose id came before. `at` is the file's name, and the line that the
+/// first part begins in.
+fn joined(parts: Vec<Part<'_>>, at: (&str, usize), header: Vec<String>, issues: &mut Vec<Issue>) -> Table {
+    let (name, mut first) = at;
+    let mut ids = Dictionary::default();
     let mut kept: Vec<Vec<bool>> = Vec::with_capacity(parts.len());
     for part in &parts {
-        kept.push(part.ids.iter().map(|id| seen.insert(id)).collect());
-        let again =
-            kept.last().into_iter().flatten().zip(&part.ids).zip(&part.lines).filter(|((k, _), _)| !**k);
-        issues.extend(again.map(|((_, id), line)| {
-            let why = format!("id {id} came before; the first record counts");
-            Issue::new(IssueKind::DuplicateId, format!("{name}:{line}"), why)
-        }));
+        let mut issue =
+            |kind, line, why| issues.push(Issue::new(kind, format!("{name}:{}", first + line), why));
+        let of_part: Vec<bool> = part.ids.iter().map(|id| ids.add(id).1).collect();
+        for (i, _) in of_part.iter().enumerate().filter(|(_, new)| !**new) {
+            let why = format!("id {} came before; the first record counts", part.ids[i]);
+            issue(IssueKind::DuplicateId, part.lines[i], why);
+        }
+        part.issues.iter().for_each(|(kind, line, why)| issue(*kind, *line, why.clone()));
+        kept.push(of_part);
+        first += part.length;
     }
-    issues.extend(parts.iter_mut().flat_map(|p| std::mem::take(&mut p.issues)));
     let join = |(i, name): (usize, &String)| {
         let of_part = parts.iter().zip(&kept).map(|(p, kept)| (&p.columns[i], kept.as_slice()));
         ColumnBuilder::joined(name, of_part)
     };
     let columns = header.par_iter().enumerate().filter(|(_, name)| !name.is_empty()).map(join).collect();
-    let ids =
-        parts.into_iter().zip(&kept).flat_map(|(p, kept)| p.ids.into_iter().zip(kept).filter(|(_, k)| **k));
-    Table::new(ids.map(|(id, _)| id).collect(), columns)
+    Table::new(ids.into_texts(), columns)
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>> {
@@ -185,11 +178,24 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
 
 fn no_column(path: &Path, id: &str, header: &[String]) -> Error {
     let e = Error::new(ErrorKind::Corrupt, format!("{} has no column `{id}`", path.display()));
-    let e = match nearest(id, header.iter().map(String::as_str)) {
-        Some(near) => e.hint(format!("did you mean `{near}`? set `layout.id` in the definition")),
-        None => e,
+    let e = match (header, nearest(id, header.iter().map(String::as_str))) {
+        ([one], _) if one.contains([';', '\t', '|']) => {
+            e.hint("its cells seem to be separated by something else: save it with commas")
+        }
+        (_, Some(near)) => {
+            e.hint(format!("did you mean `{}`? set `layout.id` in the definition", listed(&[near])))
+        }
+        _ => e,
     };
-    e.hint(format!("it has: {}", header.join(", ")))
+    e.hint(format!("it has: {}", listed(header)))
+}
+
+/// Names for a message: not too many, and none that a terminal would run.
+pub fn listed<S: AsRef<str>>(names: &[S]) -> String {
+    const MOST: usize = 40;
+    let shown = names.iter().take(MOST).map(|n| brief(n.as_ref()).escape_debug().to_string());
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    if names.len() > MOST { format!("{shown} and {} more", names.len() - MOST) } else { shown }
 }
 
 /// The beginning of a text, for messages.
@@ -254,7 +260,7 @@ mod tests {
         let row = |i: usize| format!("{i},\"name {}, with\na line\",x{}\n", i % 50, i);
         let body: String = (0..40_000).map(row).collect();
         let text = format!("id,name,other\n{body}7,again,x\n");
-        assert!(chunks(&text, 1).len() > 2);
+        assert!(text.len() > 3 * LEAST);
         let (table, issues) = read_text(text.as_bytes());
         let table = table.unwrap();
         assert_eq!(
@@ -273,6 +279,26 @@ mod tests {
         let e = read_text(b"Id,name\n1,a\n").0.unwrap_err();
         assert!(e.message().contains("no column `id`") && e.hints().join(" ").contains("`Id`"), "{e:?}");
         assert!(read_text(b"").0.unwrap_err().message().contains("empty"));
+    }
+
+    #[test]
+    fn a_quote_that_is_never_closed_is_listed_with_what_it_swallows() {
+        let (table, issues) = read_text(b"id,name\n1,a\n2,\"b\n3,c\n4,d\n");
+        assert_eq!(table.unwrap().len(), 1);
+        assert_eq!(
+            (issues.len(), issues[0].kind, &*issues[0].what),
+            (1, IssueKind::BadRecord, "styles.csv:3")
+        );
+        assert!(issues[0].reason.contains("the 2 lines below"), "{issues:?}");
+    }
+
+    #[test]
+    fn a_table_with_other_separators_is_told_so_and_nothing_of_it_reaches_the_terminal_raw() {
+        let e = read_text(b"id;na\x1b[2Jme\n1;a\n").0.unwrap_err();
+        assert!(e.hints()[0].contains("commas"), "{e:?}");
+        assert!(e.hints()[1].contains("id;na\\u{1b}[2Jme"), "{e:?}");
+        let many: Vec<String> = (0..100).map(|i| format!("c{i}")).collect();
+        assert!(listed(&many).ends_with("c39 and 60 more"));
     }
 
     #[test]

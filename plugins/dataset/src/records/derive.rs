@@ -56,7 +56,7 @@ mod tests {
             texts.iter().for_each(|t| b.push(t));
             b.finish(4)
         };
-        let ids = ["1", "2", "3", "4"].map(String::from).to_vec();
+        let ids = ["1", "2", "3", "4"].into_iter().collect();
         let texts = ["leather", "Upper of synthetic leather, suede-free", "leatherette", ""];
         let mut t = Table::new(ids, vec![column("m", ["Canvas", "", "NA", ""]), column("d", texts)]);
         let rule: Derived = serde_json::from_value(serde_json::json!({

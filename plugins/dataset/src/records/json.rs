@@ -218,7 +218,7 @@ fn table(styles: &[Style]) -> Table {
         }
     }
     let columns = order.iter().filter_map(|k| Some(builders.remove(k)?.finish(styles.len()))).collect();
-    Table::new(styles.iter().map(|s| s.id.clone()).collect(), columns)
+    Table::new(styles.iter().map(|s| &s.id).collect(), columns)
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! Records: a table of text, from style documents or from one CSV file.
 
+mod cells;
 pub mod csv;
 pub mod derive;
 pub mod html;
 pub mod json;
 pub mod table;
 pub mod text;
+pub mod texts;
 
 use crate::definition::{Definition, LayoutKind};
 use crate::issue::Issue;

@@ -1,8 +1,8 @@
 //! A table of text by columns: each value is stored once, rows are numbers.
 
+use super::texts::{Dictionary, Texts};
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
 /// The code of "no value".
 pub const MISSING: u32 = 0;
@@ -13,7 +13,7 @@ pub struct Column {
     /// The field's name.
     pub name: String,
     codes: Vec<u32>,
-    values: Vec<Box<str>>,
+    values: Texts,
 }
 
 impl Column {
@@ -23,13 +23,13 @@ impl Column {
     }
 
     /// The texts of the codes; the first is that of [`MISSING`], which is empty.
-    pub fn values(&self) -> &[Box<str>] {
+    pub fn values(&self) -> &Texts {
         &self.values
     }
 
     /// The text of a row; empty if it has none.
     pub fn text(&self, row: usize) -> &str {
-        &self.values[self.codes[row] as usize]
+        self.values.get(self.codes[row])
     }
 
     /// Rows of each code, among `rows`.
@@ -43,20 +43,19 @@ impl Column {
 /// Makes a column.
 #[derive(Debug)]
 pub struct ColumnBuilder {
-    column: Column,
-    /// The code of a text as it is kept, by the text's hash: the text itself is in the column.
-    by_hash: HashMap<u64, u32, BuildHasherDefault<Same>>,
-    /// Codes of texts that are kept in another form, or whose hash another text has.
+    name: String,
+    codes: Vec<u32>,
+    values: Dictionary,
+    /// Codes of texts that are kept in another form.
     others: HashMap<Box<str>, u32>,
 }
 
 impl ColumnBuilder {
     /// An empty column.
     pub fn new(name: &str) -> Self {
-        let column = Column { name: name.into(), codes: Vec::new(), values: vec!["".into()] };
-        let mut builder = Self { column, by_hash: HashMap::default(), others: HashMap::new() };
-        builder.by_hash.insert(hash(""), MISSING);
-        builder
+        let mut values = Dictionary::default();
+        values.add("");
+        Self { name: name.into(), codes: Vec::new(), values, others: HashMap::new() }
     }
 
     /// Adds a row. White space around the text does not count; `NA` and the like are no value.
@@ -66,37 +65,22 @@ impl ColumnBuilder {
 
     /// Adds a row whose text is kept as `clean` makes it, which is asked once for each text.
     pub fn push_cleaned<'a>(&mut self, text: &'a str, clean: impl FnOnce(&'a str) -> Cow<'a, str>) {
-        let code = match self.find(text, hash(text)) {
+        let code = match self.values.find(text) {
             Some(code) => code,
-            None => self.learn(text, clean(text).trim()),
+            None => self.learn(text, clean),
         };
-        self.column.codes.push(code);
+        self.codes.push(code);
     }
 
-    fn find(&self, text: &str, hash: u64) -> Option<u32> {
-        match self.by_hash.get(&hash) {
-            Some(code) if *self.column.values[*code as usize] == *text => Some(*code),
-            _ if self.others.is_empty() => None,
-            _ => self.others.get(text).copied(),
+    /// The code of a text that is not kept as it is, or was not given before.
+    fn learn<'a>(&mut self, given: &'a str, clean: impl FnOnce(&'a str) -> Cow<'a, str>) -> u32 {
+        if let Some(code) = self.others.get(given) {
+            return *code;
         }
-    }
-
-    /// The code of a text that was not given before.
-    fn learn(&mut self, given: &str, kept: &str) -> u32 {
-        let hash = hash(kept);
-        let code = match self.find(kept, hash) {
-            Some(code) => code,
-            None if is_missing(kept) => MISSING,
-            None => {
-                let code = self.column.values.len() as u32;
-                self.column.values.push(kept.into());
-                if *self.by_hash.entry(hash).or_insert(code) != code {
-                    self.others.insert(kept.into(), code);
-                }
-                code
-            }
-        };
-        if given != kept {
+        let kept = clean(given);
+        let kept = kept.trim();
+        let code = if is_missing(kept) { MISSING } else { self.values.add(kept).0 };
+        if given != kept || code == MISSING {
             self.others.insert(given.into(), code);
         }
         code
@@ -106,54 +90,25 @@ impl ColumnBuilder {
     pub fn joined<'a>(name: &str, parts: impl Iterator<Item = (&'a Self, &'a [bool])>) -> Column {
         let mut all = Self::new(name);
         for (part, kept) in parts {
-            all.column.codes.reserve(kept.len());
-            let values = part.column.values.iter();
-            let codes: Vec<u32> =
-                values.map(|v| if v.is_empty() { MISSING } else { all.learn(v, v) }).collect();
-            let rows = part.column.codes.iter().zip(kept).filter(|(_, kept)| **kept);
-            all.column.codes.extend(rows.map(|(code, _)| codes[*code as usize]));
+            all.codes.reserve(kept.len());
+            let codes: Vec<u32> = part.values.texts().iter().map(|v| all.values.add(v).0).collect();
+            let rows = part.codes.iter().zip(kept).filter(|(_, kept)| **kept);
+            all.codes.extend(rows.map(|(code, _)| codes[*code as usize]));
         }
-        all.column
+        let rows = all.codes.len();
+        all.finish(rows)
     }
 
     /// The column, with rows without value up to `rows`.
     pub fn finish(mut self, rows: usize) -> Column {
-        self.column.codes.resize(rows, MISSING);
-        self.column
+        self.codes.resize(rows, MISSING);
+        Column { name: self.name, codes: self.codes, values: self.values.into_texts() }
     }
 
     /// Fills up to a row that has a value.
     pub fn push_at(&mut self, row: usize, text: &str) {
-        self.column.codes.resize(row, MISSING);
+        self.codes.resize(row, MISSING);
         self.push(text);
-    }
-}
-
-/// A hash for short texts: eight bytes at a time, multiplied and turned (after Fowler, Noll and Vo). A table that is
-/// made to collide would be slow to read, and no more.
-fn hash(text: &str) -> u64 {
-    let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
-    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, b| word << 8 | u64::from(*b));
-    let words = text.as_bytes().chunks_exact(8);
-    let last = word(words.remainder());
-    let hash = mix(words.fold(text.len() as u64, |hash, bytes| mix(hash, word(bytes))), last);
-    // The map looks at the highest and the lowest bits.
-    hash ^ (hash >> 32)
-}
-
-/// For what is a hash already.
-#[derive(Debug, Default)]
-struct Same(u64);
-
-impl Hasher for Same {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|b| self.0 = self.0.rotate_left(8) ^ u64::from(*b));
-    }
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 
@@ -170,12 +125,12 @@ fn is_missing(text: &str) -> bool {
 pub struct Table {
     columns: Vec<Column>,
     by_name: HashMap<String, usize>,
-    ids: Vec<String>,
+    ids: Texts,
 }
 
 impl Table {
     /// A table of records named by `ids`.
-    pub fn new(ids: Vec<String>, columns: Vec<Column>) -> Self {
+    pub fn new(ids: Texts, columns: Vec<Column>) -> Self {
         let by_name = columns.iter().enumerate().map(|(i, c)| (c.name.clone(), i)).collect();
         Self { columns, by_name, ids }
     }
@@ -187,7 +142,7 @@ impl Table {
 
     /// The name of a record: a plain name, unlike any other's.
     pub fn id(&self, row: usize) -> &str {
-        &self.ids[row]
+        self.ids.get(row as u32)
     }
 
     /// A column.
