@@ -90,7 +90,7 @@ fn trained(unet: &Modules, text: &Modules, rank: usize, alpha: f64) -> Vec<Train
 
 fn facts() -> Facts {
     Facts {
-        name: "/home/me/runs/studio".into(),
+        name: "/place/me/runs/studio".into(),
         trigger: "studio shoe".into(),
         comment: "made for a test".into(),
         base: BaseModel {
@@ -100,7 +100,7 @@ fn facts() -> Facts {
             ..BaseModel::default()
         },
         folders: vec![
-            Folder { repeats: 3, ..Folder::of("/home/me/red", ["red shoe, Studio", "red shoe"]) },
+            Folder { repeats: 3, ..Folder::of("/place/me/red", ["red shoe, Studio", "red shoe"]) },
             Folder::of("blue", ["blue shoe"]),
         ],
         resolution: (512, 384),
