@@ -54,7 +54,7 @@ fn unlike(a: &Analysis, limit: f64) -> Result<Option<Figure>> {
         return Ok(None);
     }
     let note = format!(
-        "the {} of {} whose outline is farthest from any other's",
+        "the {} of {} whose outline is farthest from those of the ten most like it",
         photos.len(),
         thousands(a.photos.len())
     );
