@@ -1,8 +1,9 @@
 //! The fully connected layer with low-rank factors beside its frozen weight, in one operation.
 
 use crate::host::{self, prepare};
-use crate::linear::{linear_for, parallel_product};
+use crate::linear::{linear_for, parallel_product, times, times_transposed};
 use crate::matmul::Mat;
+use crate::stored;
 use crate::tape::Need;
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
@@ -42,7 +43,7 @@ pub fn linear_adapted(
         return linear_for(need, x, weight, bias)? + linear_for(Need::Value, &inner, up, None)?;
     }
     let op = LinearAdapted {
-        weight: host::weight(weight)?,
+        weight: stored::operand(weight)?,
         bias: bias.map(prepare).transpose()?,
         scale: scale as f32,
         need,
@@ -85,9 +86,8 @@ impl LinearAdapted {
             Some(bias) => host::with(bias, self.name(), |bias| Ok(bias.repeat(s.m)))?,
             None => vec![0f32; s.m * s.n],
         };
-        host::with_widened(&self.weight, self.name(), |w| {
-            let (x, w) = (|i: usize| rows(&x[i * s.k..], s.k), |j: usize| rows(&w[j * s.k..], s.k).t());
-            parallel_product(&mut y, self.bias.is_some(), (s.m, s.n, s.k), x, w);
+        stored::with(&self.weight, self.name(), |w| {
+            times_transposed(&mut y, self.bias.is_some(), x, w, (s.n, s.k));
             Ok(())
         })?;
         let inner = self.inner(s, x, down);
@@ -112,9 +112,8 @@ impl LinearAdapted {
         parallel_product(&mut d_down, false, (s.r, s.k, s.m), left, right);
         let mut dx = vec![0f32; if wanted { s.m * s.k } else { 0 }];
         if wanted {
-            host::with_widened(&self.weight, self.name(), |w| {
-                let (left, right) = (|i: usize| rows(&g[i * s.n..], s.n), |j: usize| rows(&w[j..], s.k));
-                parallel_product(&mut dx, false, (s.m, s.k, s.n), left, right);
+            stored::with(&self.weight, self.name(), |w| {
+                times(&mut dx, g, w, (s.n, s.k));
                 Ok(())
             })?;
             let (left, right) = (|i: usize| rows(&inner[i * s.r..], s.r), |j: usize| rows(&down[j..], s.k));

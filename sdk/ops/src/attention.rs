@@ -3,21 +3,24 @@
 use crate::composed;
 use crate::host::{self, Shared, blocks, scratch};
 use crate::matmul::{Mat, Target, product};
-use crate::simd::{dot, exp_row, multiversion, scale};
+use crate::simd::{dot, exp, exp_row, multiversion, scale};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
+use std::sync::OnceLock;
 
 /// softmax(Q Kᵀ / sqrt(D)) V for each head ("Attention Is All You Need", Vaswani et al. 2017).
 ///
 /// `q` is (B, N, heads * D), `k` and `v` (B, M, heads * D), as the projections give them; so is the result
 /// (B, N, heads * D), in q's dtype. With `causal`, query i sees the keys 0..=i only, and N must be M.
-/// The N x M scores never exist as a whole; the backward pass computes them anew.
+/// The N x M scores never exist as a whole; the backward pass computes them anew, tile by tile (FlashAttention, Dao et
+/// al. 2022, arXiv:2205.14135).
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
     let shape = Dims::new(q.shape(), k.shape(), v.shape(), heads, causal)?;
     if !host::is_native(q) {
         return composed::attention(q, k, v, heads, causal);
     }
-    host::prepare(q)?.apply_op3(&host::prepare(k)?, &host::prepare(v)?, Attention(shape))?.to_dtype(q.dtype())
+    let op = Attention { dims: shape, logs: OnceLock::new() };
+    host::prepare(q)?.apply_op3(&host::prepare(k)?, &host::prepare(v)?, op)?.to_dtype(q.dtype())
 }
 
 #[derive(Clone, Copy)]
@@ -74,21 +77,15 @@ impl Dims {
         Mat::rows(&data[self.at(head, row, self.queries)..], self.channels())
     }
 
-    fn key<'a>(&self, data: &'a [f32], head: usize) -> Mat<'a> {
-        Mat::rows(&data[self.at(head, 0, self.keys)..], self.channels())
+    fn key<'a>(&self, data: &'a [f32], head: usize, row: usize) -> Mat<'a> {
+        Mat::rows(&data[self.at(head, row, self.keys)..], self.channels())
     }
 
     /// The keys of every head, transposed: (B * heads, D, M). As the products take them without repacking.
     fn transposed_keys(&self, k: &[f32]) -> Vec<f32> {
         let mut out = vec![0f32; k.len()];
-        out.par_chunks_mut(self.width * self.keys).enumerate().for_each(|(head, out)| {
-            let start = self.at(head, 0, self.keys);
-            for (row, k) in k[start..].chunks(self.channels()).take(self.keys).enumerate() {
-                for (column, value) in k[..self.width].iter().enumerate() {
-                    out[column * self.keys + row] = *value;
-                }
-            }
-        });
+        let heads = out.par_chunks_mut(self.width * self.keys).enumerate();
+        heads.for_each(|(head, out)| self.transpose_head(k, head, out));
         out
     }
 
@@ -101,70 +98,127 @@ impl Dims {
         Target { memory, start: self.at(head, row, self.queries), row_stride: self.channels() }
     }
 
-    fn key_target(&self, memory: Shared, head: usize) -> Target {
-        Target { memory, start: self.at(head, 0, self.keys), row_stride: self.channels() }
+    fn key_target(&self, memory: Shared, head: usize, row: usize) -> Target {
+        Target { memory, start: self.at(head, row, self.keys), row_stride: self.channels() }
     }
 
-    /// Exponentials of the scores of the queries `start..start + rows` of one head, into `p` (rows x keys), and their
-    /// sums, by which they are to be divided.
-    fn exponentials(&self, q: Mat, k: Mat, start: usize, p: &mut [f32], sums: &mut [f32]) {
-        let size = (sums.len(), self.keys, self.width);
+    /// The first keys that a query sees.
+    fn seen(&self, query: usize) -> usize {
+        if self.causal { query + 1 } else { self.keys }
+    }
+
+    /// Exponentials of the scores of the queries `start..start + rows` of one head, into `p` (rows x keys), each less
+    /// its row's largest; the largest and the sum of each row, by which they are to be divided.
+    fn exponentials(&self, q: Mat, k: Mat, start: usize, p: &mut [f32], rows: &mut [(f32, f32)]) {
+        let size = (rows.len(), self.keys, self.width);
         // SAFETY: `p` is borrowed exclusively.
         unsafe { product(Target::own(p, self.keys), false, size, q, k, self.scale()) };
-        for (row, (p, sum)) in p.chunks_exact_mut(self.keys).zip(sums).enumerate() {
-            let seen = if self.causal { start + row + 1 } else { self.keys };
-            let (seen, hidden) = p.split_at_mut(seen);
-            *sum = exp_row(seen);
+        for (row, (p, found)) in p.chunks_exact_mut(self.keys).zip(rows).enumerate() {
+            let (seen, hidden) = p.split_at_mut(self.seen(start + row));
+            *found = exp_row(seen);
             hidden.fill(0.0);
+        }
+    }
+
+    /// Rows of one head, (keys, D), as (D, keys).
+    fn transpose_head(&self, data: &[f32], head: usize, out: &mut [f32]) {
+        let start = self.at(head, 0, self.keys);
+        for (row, data) in data[start..].chunks(self.channels()).take(self.keys).enumerate() {
+            for (column, value) in data[..self.width].iter().enumerate() {
+                out[column * self.keys + row] = *value;
+            }
         }
     }
 }
 
 multiversion! {
-    /// d score = scale * p * (d weight - sum(p * d weight)), in place of the d weights.
-    fn softmax_row_back(p: &[f32], d: &mut [f32], total: f32, scale: f32) {
-        for (d, &p) in d.iter_mut().zip(p) { *d = scale * p * (*d - total); }
+    /// From a row of scores and of the gradients of their weights: the weights, and the gradients of the scores before
+    /// their scale. `log` is the logarithm of the sum of the scores' exponentials, `total` the sum of weights times
+    /// gradients.
+    fn weights_row(p: &mut [f32], d: &mut [f32], log: f32, total: f32, scale: f32) {
+        for (p, d) in p.iter_mut().zip(d) {
+            *p = exp(*p - log);
+            *d = scale * *p * (*d - total);
+        }
     }
 }
 
-struct Attention(Dims);
+struct Attention {
+    dims: Dims,
+    /// Of each head's each query: the logarithm of the sum of the exponentials of its scores.
+    logs: OnceLock<Vec<f32>>,
+}
+
+/// Queries and keys of a tile: two of them stay in the cache of one core.
+const TILE: (usize, usize) = (128, 512);
+
+/// What the backward pass reads.
+struct Operands<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    output: &'a [f32],
+    grad: &'a [f32],
+}
 
 impl Attention {
     /// Gradients of q, k, v of one head.
-    fn head_back(&self, head: usize, [q, k, v, g]: [&[f32]; 4], [dq, dk, dv]: [Shared; 3]) {
-        let d = &self.0;
-        let block = d.block();
-        scratch((2 * d.keys + 1) * block, |memory| {
-            let (sums, memory) = memory.split_at_mut(block);
-            let (p, ds) = memory.split_at_mut(block * d.keys);
-            for (start, rows) in blocks(d.queries, block) {
-                d.exponentials(d.query(q, head, start), d.key(k, head).t(), start, p, &mut sums[..rows]);
-                for (p, sum) in p.chunks_exact_mut(d.keys).zip(&sums[..rows]) {
-                    scale(p, 1.0 / sum);
-                }
-                let grad = d.query(g, head, start);
-                // SAFETY: scratch is this thread's own; the rows of this head in dq, dk, dv belong to this task.
-                unsafe {
-                    product(
-                        Target::own(ds, d.keys),
-                        false,
-                        (rows, d.keys, d.width),
-                        grad,
-                        d.key(v, head).t(),
-                        1.0,
-                    );
-                    let size = (d.keys, d.width, rows);
-                    product(d.key_target(dv, head), start > 0, size, Mat::rows(p, d.keys).t(), grad, 1.0);
-                    for (p, ds) in p.chunks_exact(d.keys).zip(ds.chunks_exact_mut(d.keys)).take(rows) {
-                        softmax_row_back(p, ds, dot(p, ds), d.scale());
+    fn head_back(&self, head: usize, o: &Operands, logs: &[f32], [dq, dk, dv]: [Shared; 3]) {
+        let d = &self.dims;
+        let (tile_rows, tile_keys) = (TILE.0.min(d.queries), TILE.1.min(d.keys));
+        let (heads, tile) = (d.width * d.keys, tile_rows * tile_keys);
+        scratch(2 * heads + 2 * tile, |memory| {
+            let (kt, memory) = memory.split_at_mut(heads);
+            let (vt, memory) = memory.split_at_mut(heads);
+            let (p, ds) = memory.split_at_mut(tile);
+            d.transpose_head(o.k, head, kt);
+            d.transpose_head(o.v, head, vt);
+            for (start, rows) in blocks(d.queries, tile_rows) {
+                let (q, grad) = (d.query(o.q, head, start), d.query(o.grad, head, start));
+                let totals = self.totals(head, o, start, rows);
+                for (first, keys) in blocks(d.keys, tile_keys) {
+                    let size = (rows, keys, d.width);
+                    // SAFETY: scratch is this thread's own; the rows of this head in dq, dk, dv belong to this task.
+                    unsafe {
+                        let (kt, vt) = (Mat::rows(&kt[first..], d.keys), Mat::rows(&vt[first..], d.keys));
+                        product(Target::own(p, keys), false, size, q, kt, d.scale());
+                        product(Target::own(ds, keys), false, size, grad, vt, 1.0);
                     }
-                    let ds = Mat::rows(ds, d.keys);
-                    let target = d.query_target(dq, head, start);
-                    product(target, false, (rows, d.width, d.keys), ds, d.key(k, head), 1.0);
-                    product(d.key_target(dk, head), start > 0, size, ds.t(), d.query(q, head, start), 1.0);
+                    let (p, ds) = (&mut p[..rows * keys], &mut ds[..rows * keys]);
+                    let tile_rows = p.chunks_exact_mut(keys).zip(ds.chunks_exact_mut(keys));
+                    for (row, (p, ds)) in tile_rows.enumerate() {
+                        let seen = d.seen(start + row).saturating_sub(first).min(keys);
+                        weights_row(
+                            &mut p[..seen],
+                            &mut ds[..seen],
+                            logs[start + row],
+                            totals[row],
+                            d.scale(),
+                        );
+                        p[seen..].fill(0.0);
+                        ds[seen..].fill(0.0);
+                    }
+                    let (p, ds, size) = (Mat::rows(p, keys), Mat::rows(ds, keys), (keys, d.width, rows));
+                    // SAFETY: as above.
+                    unsafe {
+                        product(d.key_target(dv, head, first), start > 0, size, p.t(), grad, 1.0);
+                        product(d.key_target(dk, head, first), start > 0, size, ds.t(), q, 1.0);
+                        let (target, key) = (d.query_target(dq, head, start), d.key(o.k, head, first));
+                        product(target, first > 0, (rows, d.width, keys), ds, key, 1.0);
+                    }
                 }
             }
         });
+    }
+
+    /// The sum of weights times their gradients of each query, which is that of results times gradients.
+    fn totals(&self, head: usize, o: &Operands, start: usize, rows: usize) -> Vec<f32> {
+        let d = &self.dims;
+        let row = |row: usize| {
+            let range = d.at(head, row, d.queries)..d.at(head, row, d.queries) + d.width;
+            dot(&o.output[range.clone()], &o.grad[range])
+        };
+        (start..start + rows).map(row).collect()
     }
 }
 
@@ -185,31 +239,41 @@ impl CustomOp3 for Attention {
         let q = host::elements(s1, l1, self.name())?;
         let k = host::elements(s2, l2, self.name())?;
         let v = host::elements(s3, l3, self.name())?;
-        let d = &self.0;
+        let d = &self.dims;
         let block = d.block();
         let transposed = d.transposed_keys(k);
         let mut out = vec![0f32; q.len()];
-        let memory = Shared::new(&mut out);
+        let mut logs = vec![0f32; d.batch * d.heads * d.queries];
+        let (memory, log_memory) = (Shared::new(&mut out), Shared::new(&mut logs));
         let jobs: Vec<_> = (0..d.batch * d.heads)
             .flat_map(|head| blocks(d.queries, block).into_iter().map(move |b| (head, b)))
             .collect();
         jobs.into_par_iter().for_each(|(head, (start, rows))| {
-            scratch(rows * (d.keys + 1), |scores| {
-                let (sums, p) = scores.split_at_mut(rows);
-                d.exponentials(d.query(q, head, start), d.transposed_key(&transposed, head), start, p, sums);
+            scratch(rows * d.keys, |p| {
+                let mut found = vec![(0f32, 0f32); rows];
+                d.exponentials(
+                    d.query(q, head, start),
+                    d.transposed_key(&transposed, head),
+                    start,
+                    p,
+                    &mut found,
+                );
                 let size = (rows, d.width, d.keys);
                 let target = d.query_target(memory, head, start);
                 // SAFETY: these rows of this head belong to this job.
-                unsafe { product(target, false, size, Mat::rows(p, d.keys), d.key(v, head), 1.0) };
-                for (row, sum) in sums.iter().enumerate() {
+                unsafe { product(target, false, size, Mat::rows(p, d.keys), d.key(v, head, 0), 1.0) };
+                // SAFETY: as above.
+                let logs = unsafe { log_memory.slice(head * d.queries + start, rows) };
+                for (row, ((largest, sum), log)) in found.into_iter().zip(logs).enumerate() {
+                    *log = largest + sum.ln();
+                    let start = target.start + row * target.row_stride;
                     // SAFETY: as above.
-                    scale(
-                        unsafe { memory.slice(target.start + row * target.row_stride, d.width) },
-                        1.0 / sum,
-                    );
+                    scale(unsafe { memory.slice(start, d.width) }, 1.0 / sum);
                 }
             });
         });
+        // An operation runs once; if it should run again, it gives the same.
+        let _ = self.logs.set(logs);
         Ok(host::output(out, l1.shape()))
     }
 
@@ -218,22 +282,28 @@ impl CustomOp3 for Attention {
         q: &Tensor,
         k: &Tensor,
         v: &Tensor,
-        _res: &Tensor,
+        res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let name = self.name();
+        let Some(logs) = self.logs.get() else { bail!("attention: backward before forward") };
+        let queries = self.dims.queries;
         let mut dq = vec![0f32; q.elem_count()];
         let mut dk = vec![0f32; k.elem_count()];
         let mut dv = vec![0f32; v.elem_count()];
         let targets = [Shared::new(&mut dq), Shared::new(&mut dk), Shared::new(&mut dv)];
+        let all = |o: &Operands| {
+            let heads = (0..self.dims.batch * self.dims.heads).into_par_iter();
+            heads.for_each(|head| self.head_back(head, o, &logs[head * queries..][..queries], targets));
+        };
         host::with(q, name, |q| {
             host::with(k, name, |k| {
                 host::with(v, name, |v| {
-                    host::with(grad, name, |g| {
-                        (0..self.0.batch * self.0.heads)
-                            .into_par_iter()
-                            .for_each(|head| self.head_back(head, [q, k, v, g], targets));
-                        Ok(())
+                    host::with(res, name, |output| {
+                        host::with(grad, name, |grad| {
+                            all(&Operands { q, k, v, output, grad });
+                            Ok(())
+                        })
                     })
                 })
             })

@@ -5,6 +5,7 @@ mod passes;
 
 use crate::composed;
 use crate::host;
+use crate::stored::{self, Stored};
 use crate::tape::Need;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 pub(crate) use columns::Geometry;
@@ -82,7 +83,7 @@ pub fn conv2d_for(
         None => Tensor::zeros(geometry.co, DType::F32, x.device())?,
     };
     let op = Conv2d { geometry, need };
-    host::prepare(x)?.apply_op3(&host::weight(weight)?, &bias, op)?.to_dtype(x.dtype())
+    host::prepare(x)?.apply_op3(&stored::operand(weight)?, &bias, op)?.to_dtype(x.dtype())
 }
 
 struct Conv2d {
@@ -111,8 +112,8 @@ impl CustomOp3 for Conv2d {
         if self.need == Need::Gradient {
             return Ok(host::output(vec![0f32; g.batch * g.co * g.oh * g.ow], shape));
         }
-        let y = host::widened(s2, l2, self.name(), |weight| Ok(passes::forward(g, x, weight, bias)))?;
-        Ok(host::output(y, shape))
+        let weight = Stored::of(s2, l2, self.name())?;
+        Ok(host::output(passes::forward(g, x, weight, bias), shape))
     }
 
     fn bwd(
@@ -126,7 +127,7 @@ impl CustomOp3 for Conv2d {
         let g = &self.geometry;
         host::with(grad, self.name(), |gy| {
             let dx = if x.track_op() {
-                let dx = host::with_widened(weight, self.name(), |w| Ok(passes::input_gradient(g, gy, w)))?;
+                let dx = stored::with(weight, self.name(), |w| Ok(passes::input_gradient(g, gy, w)))?;
                 Some(Tensor::from_vec(dx, x.shape(), x.device())?)
             } else {
                 None

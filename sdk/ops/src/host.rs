@@ -2,8 +2,6 @@
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
-use half::slice::HalfFloatSliceExt;
-use rayon::prelude::*;
 use std::cell::RefCell;
 
 /// Whether the tensor is computed by our CPU kernels (else by a composition of candle operations). Those need not
@@ -27,55 +25,6 @@ pub(crate) fn elements<'a>(storage: &'a CpuStorage, layout: &Layout, op: &str) -
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&data[start..end]),
         None => bail!("{op}: the kernel takes contiguous tensors, got strides {:?}", layout.stride()),
-    }
-}
-
-/// A weight as an operand of a kernel: contiguous, and in f32 if it is a variable. A frozen one stays as it is stored
-/// and is widened where it is used ([`widened`]): no copy of it waits in the graph.
-pub(crate) fn weight(x: &Tensor) -> Result<Tensor> {
-    let widens = matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16);
-    if widens && !x.track_op() { x.contiguous() } else { prepare(x) }
-}
-
-/// Lends the elements of a contiguous operand as f32. Those of 16 bits are widened for the call.
-pub(crate) fn widened<R>(
-    storage: &CpuStorage,
-    layout: &Layout,
-    op: &str,
-    f: impl FnOnce(&[f32]) -> Result<R>,
-) -> Result<R> {
-    let Some((start, end)) = layout.contiguous_offsets() else {
-        bail!("{op}: the kernel takes contiguous tensors, got strides {:?}", layout.stride())
-    };
-    match storage {
-        CpuStorage::F32(data) => f(&data[start..end]),
-        CpuStorage::F16(data) => widen(&data[start..end], f),
-        CpuStorage::BF16(data) => widen(&data[start..end], f),
-        _ => bail!("{op}: the kernel takes f32, f16 and bf16, got {:?}", storage.dtype()),
-    }
-}
-
-/// Elements that one job widens.
-const WIDENED: usize = 1 << 16;
-
-fn widen<T: Sync, R>(data: &[T], f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R>
-where
-    [T]: HalfFloatSliceExt,
-{
-    scratch(data.len(), |wide| {
-        let jobs = wide.par_chunks_mut(WIDENED).zip(data.par_chunks(WIDENED));
-        jobs.for_each(|(wide, data)| data.convert_to_f32_slice(wide));
-        f(wide)
-    })
-}
-
-/// [`widened`] for a CPU tensor of any layout.
-pub(crate) fn with_widened<R>(x: &Tensor, op: &str, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
-    let x = x.contiguous()?;
-    let (storage, layout) = x.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(cpu) => widened(cpu, layout, op, f),
-        _ => bail!("{op}: the kernel runs on the CPU only"),
     }
 }
 

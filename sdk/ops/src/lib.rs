@@ -21,6 +21,7 @@ mod matmul;
 mod norm;
 mod scope;
 mod simd;
+mod stored;
 mod tape;
 mod upsample;
 

@@ -3,6 +3,7 @@
 use crate::composed;
 use crate::host::{self, Shared, blocks};
 use crate::matmul::{Mat, Target, product};
+use crate::stored::{self, Stored};
 use crate::tape::Need;
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
@@ -31,7 +32,7 @@ pub fn linear_for(need: Need, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>
         Some(bias) => bail!("linear: bias {:?} for {outputs} outputs", bias.shape()),
         None => Tensor::zeros(outputs, candle_core::DType::F32, x.device())?,
     };
-    host::prepare(x)?.apply_op3(&host::weight(weight)?, &bias, Linear(need))?.to_dtype(x.dtype())
+    host::prepare(x)?.apply_op3(&stored::operand(weight)?, &bias, Linear(need))?.to_dtype(x.dtype())
 }
 
 struct Linear(Need);
@@ -61,14 +62,50 @@ pub(crate) fn parallel_product<'a>(
     a: impl Fn(usize) -> Mat<'a> + Sync,
     b: impl Fn(usize) -> Mat<'a> + Sync,
 ) {
+    product_into(out, (n, 0), accumulate, (m, n, k), a, b);
+}
+
+/// [`parallel_product`] into the columns from `first` on of rows of `stride` elements.
+fn product_into<'a>(
+    out: &mut [f32],
+    (stride, first): (usize, usize),
+    accumulate: bool,
+    (m, n, k): (usize, usize, usize),
+    a: impl Fn(usize) -> Mat<'a> + Sync,
+    b: impl Fn(usize) -> Mat<'a> + Sync,
+) {
     let (r, c) = job_size(m, n);
     let memory = Shared::new(out);
     let jobs: Vec<_> =
         blocks(m, r).into_iter().flat_map(|i| blocks(n, c).into_iter().map(move |j| (i, j))).collect();
     jobs.into_par_iter().for_each(|((row, rows), (col, cols))| {
-        let target = Target { memory, start: row * n + col, row_stride: n };
+        let target = Target { memory, start: row * stride + first + col, row_stride: stride };
         // SAFETY: each job has its own block of the result.
         unsafe { product(target, accumulate, (rows, cols, k), a(row), b(col), 1.0) }
+    });
+}
+
+/// y (m, n) += or = x (m, k) wᵀ of a weight (n, k).
+pub(crate) fn times_transposed(
+    y: &mut [f32],
+    accumulate: bool,
+    x: &[f32],
+    w: Stored,
+    (n, k): (usize, usize),
+) {
+    let m = x.len() / k;
+    w.rows(k, |first, rows, w| {
+        let (x, w) = (|i: usize| Mat::rows(&x[i * k..], k), |j: usize| Mat::rows(&w[j * k..], k).t());
+        product_into(y, (n, first), accumulate, (m, rows, k), x, w);
+    });
+}
+
+/// dx (m, k) = g (m, n) w of a weight (n, k).
+pub(crate) fn times(dx: &mut [f32], g: &[f32], w: Stored, (n, k): (usize, usize)) {
+    let m = g.len() / n;
+    w.rows(k, |first, rows, w| {
+        let (g, w) = (|i: usize| Mat::rows(&g[i * n + first..], n), |j: usize| Mat::rows(&w[j..], k));
+        parallel_product(dx, first > 0, (m, k, rows), g, w);
     });
 }
 
@@ -93,16 +130,7 @@ impl CustomOp3 for Linear {
         let mut y = vec![0f32; m * n];
         if self.0 == Need::Value {
             y.par_chunks_mut(n).for_each(|row| row.copy_from_slice(bias));
-            host::widened(s2, l2, self.name(), |w| {
-                parallel_product(
-                    &mut y,
-                    true,
-                    (m, n, k),
-                    |i| Mat::rows(&x[i * k..], k),
-                    |j| Mat::rows(&w[j * k..], k).t(),
-                );
-                Ok(())
-            })?;
+            times_transposed(&mut y, true, x, Stored::of(s2, l2, self.name())?, (n, k));
         }
         let mut dims = l1.dims().to_vec();
         dims.pop();
@@ -123,14 +151,8 @@ impl CustomOp3 for Linear {
         let dx = if x.track_op() {
             let mut out = vec![0f32; m * k];
             host::with(grad, self.name(), |g| {
-                host::with_widened(weight, self.name(), |w| {
-                    parallel_product(
-                        &mut out,
-                        false,
-                        (m, k, n),
-                        |i| Mat::rows(&g[i * n..], n),
-                        |j| Mat::rows(&w[j..], k),
-                    );
+                stored::with(weight, self.name(), |w| {
+                    times(&mut out, g, w, (n, k));
                     Ok(())
                 })
             })?;

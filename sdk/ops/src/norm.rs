@@ -149,6 +149,12 @@ impl Normalised {
         mut d_affine: Option<(&mut [f32], &mut [f32])>,
     ) {
         let (mean, scale) = self.statistics(x);
+        if self.plane == 1 && !self.silu {
+            if let Some((dw, db)) = d_affine {
+                row_affine(x, g, mean, scale, dw, db);
+            }
+            return row_backward(x, g, weight, mean, scale, dx);
+        }
         let (mut total_g, mut total_gx) = (0f64, 0f64);
         for (c, x) in x.chunks_exact(self.plane).enumerate() {
             let range = c * self.plane..(c + 1) * self.plane;
@@ -187,6 +193,30 @@ multiversion! {
     fn row_forward(x: &[f32], weight: &[f32], bias: &[f32], mean: f32, scale: f32, y: &mut [f32]) {
         for (((y, &x), &w), &b) in y.iter_mut().zip(x).zip(weight).zip(bias) {
             *y = (x - mean) * scale * w + b;
+        }
+    }
+}
+
+multiversion! {
+    /// Gradient of a row each of whose elements has its own weight.
+    fn row_backward(x: &[f32], g: &[f32], weight: &[f32], mean: f32, scale: f32, dx: &mut [f32]) {
+        let n = x.len();
+        for (((d, &x), &g), &w) in dx.iter_mut().zip(x).zip(g).zip(weight) { *d = g * w * (x - mean) * scale; }
+        let product = sum(dx) / n as f32;
+        for ((d, &g), &w) in dx.iter_mut().zip(g).zip(weight) { *d = g * w; }
+        let total = sum(dx) / n as f32;
+        for (d, &x) in dx.iter_mut().zip(x) {
+            *d = scale * (*d - total - (x - mean) * scale * product);
+        }
+    }
+}
+
+multiversion! {
+    /// Adds the gradients of a row's weights and biases.
+    fn row_affine(x: &[f32], g: &[f32], mean: f32, scale: f32, dw: &mut [f32], db: &mut [f32]) {
+        for (((dw, db), &x), &g) in dw.iter_mut().zip(db).zip(x).zip(g) {
+            *dw += g * (x - mean) * scale;
+            *db += g;
         }
     }
 }

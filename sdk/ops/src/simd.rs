@@ -130,8 +130,8 @@ multiversion! {
 }
 
 multiversion! {
-    /// e^(x - largest x) of one row in place; returns the sum. The row is not empty.
-    pub(crate) fn exp_row(row: &mut [f32]) -> f32 {
+    /// e^(x - largest x) of one row in place; returns the largest x and the sum. The row is not empty.
+    pub(crate) fn exp_row(row: &mut [f32]) -> (f32, f32) {
         let mut lanes = [f32::NEG_INFINITY; LANES];
         let (chunks, rest) = row.as_chunks::<LANES>();
         for chunk in chunks {
@@ -153,7 +153,7 @@ multiversion! {
             *v = exp(*v - max);
             sum += *v;
         }
-        sum
+        (max, sum)
     }
 }
 
@@ -198,7 +198,7 @@ mod tests {
             let mut row: Vec<f32> = (0..len).map(|i| ((i * 37) % 101) as f32 * 0.3 - 15.0).collect();
             let want: Vec<f64> = row.iter().map(|v| f64::from(*v).exp()).collect();
             let sum: f64 = want.iter().sum();
-            let got = exp_row(&mut row);
+            let (_, got) = exp_row(&mut row);
             scale(&mut row, 1.0 / got);
             for (got, want) in row.iter().zip(want) {
                 assert!((f64::from(*got) - want / sum).abs() < 1e-6, "length {len}");

@@ -1,6 +1,7 @@
 //! Unrolling of image patches into matrix columns, and its adjoint.
 
 use super::Conv2dSpec;
+use crate::stored::Stored;
 use candle_core::{Result, bail};
 use std::ops::Range;
 
@@ -73,11 +74,12 @@ impl Geometry {
 
     /// Weights (Co, Ci, kh, kw) as (Ci, Co, kh, kw), each kernel turned round: those of input channels
     /// `first..`, as many as fill `out`.
-    pub(crate) fn turned(&self, weight: &[f32], first: usize, out: &mut [f32]) {
+    pub(crate) fn turned(&self, weight: Stored, first: usize, out: &mut [f32]) {
         let (taps, row) = (self.taps(), self.co * self.taps());
-        for (co, kernels) in weight.chunks_exact(self.ci * taps).enumerate() {
-            let kernels = kernels[first * taps..].chunks_exact(taps);
-            for (kernel, out) in kernels.zip(out.chunks_exact_mut(row)) {
+        let mut kernels = vec![0f32; out.len() / self.co];
+        for co in 0..self.co {
+            weight.widen((co * self.ci + first) * taps, &mut kernels);
+            for (kernel, out) in kernels.chunks_exact(taps).zip(out.chunks_exact_mut(row)) {
                 let out = &mut out[co * taps..][..taps];
                 out.iter_mut().zip(kernel.iter().rev()).for_each(|(out, value)| *out = *value);
             }

@@ -3,6 +3,7 @@
 use super::Geometry;
 use crate::host::{self, Shared, blocks, scratch};
 use crate::matmul::{Mat, Target, product};
+use crate::stored::Stored;
 use rayon::prelude::*;
 
 /// Output pixels of a tile: enough columns for an efficient product, few enough to stay in the cache.
@@ -19,8 +20,19 @@ fn channel_block(channels: usize, others: usize) -> usize {
     channels.div_ceil(pieces).clamp(channels.min(64), channels)
 }
 
+/// Tiles up to which each job widens the part of the weight it needs: a weight that is used often is widened once, as a
+/// whole.
+const WIDENINGS: usize = 2;
+
 /// y (B, Co, OH, OW) from x (B, Ci, H, W), weight (Co, Ci * kh * kw) and bias (Co).
-pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+pub(super) fn forward(g: &Geometry, x: &[f32], weight: Stored, bias: &[f32]) -> Vec<f32> {
+    if g.batch * blocks(g.oh, tile_rows(g)).len() > WIDENINGS {
+        return weight.whole(|weight| forward_tiles(g, x, Stored::F32(weight), bias));
+    }
+    forward_tiles(g, x, weight, bias)
+}
+
+fn forward_tiles(g: &Geometry, x: &[f32], weight: Stored, bias: &[f32]) -> Vec<f32> {
     let (pixels, depth) = (g.oh * g.ow, g.depth());
     let mut y = vec![0f32; g.batch * g.co * pixels];
     let memory = Shared::new(&mut y);
@@ -36,19 +48,26 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], bias: &[f32]) -> 
             unsafe { memory.slice(start + c * pixels, n) }.fill(bias[channel + c]);
         }
         let image = &x[b * g.ci * g.h * g.w..][..g.ci * g.h * g.w];
-        let kernel = Mat::rows(&weight[channel * depth..], depth);
         let target = Target { memory, start, row_stride: pixels };
-        let size = (count, n, depth);
-        if g.is_pointwise() {
-            // SAFETY: as above.
-            unsafe { product(target, true, size, kernel, Mat::rows(&image[row * g.ow..], pixels), 1.0) }
-        } else {
-            scratch(depth * n, |columns| {
+        let unrolled = if g.is_pointwise() { 0 } else { depth * n };
+        let widened = if weight.wide().is_some() { 0 } else { count * depth };
+        scratch(unrolled + widened, |memory| {
+            let (columns, wide) = memory.split_at_mut(unrolled);
+            // Nothing, where there is nothing to widen.
+            weight.widen(channel * depth, wide);
+            let kernel = match weight.wide() {
+                Some(weight) => Mat::rows(&weight[channel * depth..], depth),
+                None => Mat::rows(wide, depth),
+            };
+            let columns = if g.is_pointwise() {
+                Mat::rows(&image[row * g.ow..], pixels)
+            } else {
                 g.unroll(image, row..row + rows, columns);
-                // SAFETY: as above.
-                unsafe { product(target, true, size, kernel, Mat::rows(columns, n), 1.0) }
-            });
-        }
+                Mat::rows(columns, n)
+            };
+            // SAFETY: as above.
+            unsafe { product(target, true, (count, n, depth), kernel, columns, 1.0) }
+        });
     });
     y
 }
@@ -61,21 +80,21 @@ const TURNED: usize = 512;
 const TURNED_CHANNELS: usize = 16;
 
 /// Gradient of x (B, Ci, H, W) from that of y (B, Co, OH, OW).
-pub(super) fn input_gradient(g: &Geometry, gy: &[f32], weight: &[f32]) -> Vec<f32> {
+pub(super) fn input_gradient(g: &Geometry, gy: &[f32], weight: Stored) -> Vec<f32> {
     let Some(adjoint) = g.adjoint().filter(|_| g.batch * g.oh * g.ow >= TURNED) else {
         return folded_gradient(g, gy, weight);
     };
     scratch(weight.len(), |turned| {
         let jobs = turned.par_chunks_mut(TURNED_CHANNELS * g.co * g.taps()).enumerate();
         jobs.for_each(|(i, out)| g.turned(weight, i * TURNED_CHANNELS, out));
-        forward(&adjoint, gy, turned, &vec![0f32; g.ci])
+        forward(&adjoint, gy, Stored::F32(turned), &vec![0f32; g.ci])
     })
 }
 
 /// The same as a product with the weights as they lie, whose columns are added to the pixels they belong to.
 ///
 /// Jobs are cut by input channel: a channel's overlapping patches are then added by one thread.
-fn folded_gradient(g: &Geometry, gy: &[f32], weight: &[f32]) -> Vec<f32> {
+fn folded_gradient(g: &Geometry, gy: &[f32], weight: Stored) -> Vec<f32> {
     let (pixels, depth, taps) = (g.oh * g.ow, g.depth(), g.taps());
     let mut dx = vec![0f32; g.batch * g.ci * g.h * g.w];
     let memory = Shared::new(&mut dx);
@@ -84,18 +103,26 @@ fn folded_gradient(g: &Geometry, gy: &[f32], weight: &[f32]) -> Vec<f32> {
     jobs.into_par_iter().for_each(|(b, (channel, count))| {
         // SAFETY: these channels of this image belong to this job.
         let image = unsafe { memory.slice((b * g.ci + channel) * g.h * g.w, count * g.h * g.w) };
-        let kernel = Mat::rows(&weight[channel * taps..], depth).t();
-        for (row, rows) in blocks(g.oh, tile_rows(g)) {
-            let n = rows * g.ow;
-            let grad = Mat::rows(&gy[b * g.co * pixels + row * g.ow..], pixels);
-            scratch(count * taps * n, |columns| {
+        let width = count * taps;
+        let widened = if weight.wide().is_some() { 0 } else { g.co * width };
+        scratch(widened + width * tile_rows(g) * g.ow, |memory| {
+            let (wide, columns) = memory.split_at_mut(widened);
+            for (co, wide) in wide.chunks_exact_mut(width).enumerate() {
+                weight.widen(co * depth + channel * taps, wide);
+            }
+            let kernel = match weight.wide() {
+                Some(weight) => Mat::rows(&weight[channel * taps..], depth),
+                None => Mat::rows(wide, width),
+            };
+            for (row, rows) in blocks(g.oh, tile_rows(g)) {
+                let n = rows * g.ow;
+                let grad = Mat::rows(&gy[b * g.co * pixels + row * g.ow..], pixels);
+                let columns = &mut columns[..width * n];
                 // SAFETY: the scratch memory is this thread's own.
-                unsafe {
-                    product(Target::own(columns, n), false, (count * taps, n, g.co), kernel, grad, 1.0)
-                };
+                unsafe { product(Target::own(columns, n), false, (width, n, g.co), kernel.t(), grad, 1.0) };
                 g.fold(columns, row..row + rows, image);
-            });
-        }
+            }
+        });
     });
     dx
 }

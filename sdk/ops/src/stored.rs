@@ -1,0 +1,111 @@
+//! Frozen weights as they are stored, in 16 bits or 32, widened piece by piece where kernels use them.
+
+use crate::host::{self, blocks, scratch};
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+/// A weight as an operand of a kernel: contiguous, and in f32 if it is a variable. A frozen one stays as it is stored:
+/// no copy of it waits in the graph.
+pub(crate) fn operand(x: &Tensor) -> Result<Tensor> {
+    let known = matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16);
+    if known && !x.track_op() { x.contiguous() } else { host::prepare(x) }
+}
+
+/// The elements of a weight.
+#[derive(Clone, Copy)]
+pub(crate) enum Stored<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    BF16(&'a [bf16]),
+}
+
+/// Elements widened at once: few enough to be in the cache still when the product reads them.
+const PIECE: usize = 1 << 20;
+
+/// Elements that one job widens.
+const JOB: usize = 1 << 14;
+
+impl<'a> Stored<'a> {
+    /// The elements of a contiguous operand.
+    pub(crate) fn of(storage: &'a CpuStorage, layout: &Layout, op: &str) -> Result<Self> {
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            bail!("{op}: the kernel takes contiguous tensors, got strides {:?}", layout.stride())
+        };
+        match storage {
+            CpuStorage::F32(data) => Ok(Self::F32(&data[start..end])),
+            CpuStorage::F16(data) => Ok(Self::F16(&data[start..end])),
+            CpuStorage::BF16(data) => Ok(Self::BF16(&data[start..end])),
+            _ => bail!("{op}: the kernel takes f32, f16 and bf16, got {:?}", storage.dtype()),
+        }
+    }
+
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Self::F32(data) => data.len(),
+            Self::F16(data) => data.len(),
+            Self::BF16(data) => data.len(),
+        }
+    }
+
+    /// The elements themselves, if they are f32.
+    pub(crate) fn wide(self) -> Option<&'a [f32]> {
+        match self {
+            Self::F32(data) => Some(data),
+            _ => None,
+        }
+    }
+
+    /// The elements from `start` on, as many as `out` has.
+    pub(crate) fn widen(self, start: usize, out: &mut [f32]) {
+        let range = start..start + out.len();
+        match self {
+            Self::F32(data) => out.copy_from_slice(&data[range]),
+            Self::F16(data) => data[range].convert_to_f32_slice(out),
+            Self::BF16(data) => data[range].convert_to_f32_slice(out),
+        }
+    }
+
+    /// [`Self::widen`] by all threads.
+    fn widen_all(self, start: usize, out: &mut [f32]) {
+        out.par_chunks_mut(JOB).enumerate().for_each(|(i, out)| self.widen(start + i * JOB, out));
+    }
+
+    /// Lends all elements as f32.
+    pub(crate) fn whole<R>(self, f: impl FnOnce(&[f32]) -> R) -> R {
+        if let Some(data) = self.wide() {
+            return f(data);
+        }
+        scratch(self.len(), |out| {
+            self.widen_all(0, out);
+            f(out)
+        })
+    }
+
+    /// Lends rows of `width` elements to `f`, piece by piece: the first row's number, how many, their elements.
+    pub(crate) fn rows(self, width: usize, mut f: impl FnMut(usize, usize, &[f32])) {
+        if let Some(data) = self.wide() {
+            return f(0, data.len() / width, data);
+        }
+        let piece = (PIECE / width).max(1).min(self.len() / width);
+        scratch(piece * width, |out| {
+            for (row, rows) in blocks(self.len() / width, piece) {
+                let out = &mut out[..rows * width];
+                self.widen_all(row * width, out);
+                f(row, rows, out);
+            }
+        });
+    }
+}
+
+/// Lends the elements of a CPU tensor of any layout.
+pub(crate) fn with<R>(x: &Tensor, op: &str, f: impl FnOnce(Stored) -> Result<R>) -> Result<R> {
+    let x = x.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(cpu) => f(Stored::of(cpu, layout, op)?),
+        _ => bail!("{op}: the kernel runs on the CPU only"),
+    }
+}
