@@ -61,8 +61,11 @@ struct Part<'t> {
 
 impl<'t> Part<'t> {
     fn read(text: &'t str, width: usize, id_at: usize) -> Self {
-        let columns = (0..width).map(|_| ColumnBuilder::new("")).collect();
-        let mut part = Self { columns, ids: Vec::new(), lines: Vec::new(), issues: Vec::new(), length: 0 };
+        // As many as there would be if all were as long as the first.
+        let rows = text.len() / text.find('\n').unwrap_or(text.len()).max(1) + 1;
+        let columns = (0..width).map(|_| ColumnBuilder::of(rows)).collect();
+        let (ids, lines) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+        let mut part = Self { columns, ids, lines, issues: Vec::new(), length: 0 };
         let (mut records, mut cells, mut from) = (Records::of(text), Vec::with_capacity(width), 0);
         while let Some(line) = records.next_into(&mut cells) {
             if records.unclosed() {
@@ -87,8 +90,8 @@ impl<'t> Part<'t> {
         }
         // Looked at as a whole first: nearly every record is plain.
         // Without an early end, which lets the compiler look at many bytes at once.
-        let marked = raw.bytes().fold(false, |found, b| found | (b == b'<') | (b == b'&'));
-        if marked || cells.iter().any(|c| is_formula(c)) {
+        let marked = raw.bytes().fold(0, |found, b| found | u8::from(b == b'<') | u8::from(b == b'&'));
+        if marked != 0 || cells.iter().any(|c| is_formula(c)) {
             cells.iter().for_each(|cell| self.look(line, &id, cell));
         }
         for (column, cell) in self.columns.iter_mut().zip(cells) {
@@ -131,26 +134,35 @@ fn refusal(cells: usize, id: &str, width: usize) -> Option<(IssueKind, String)> 
 /// first part begins in.
 fn joined(parts: Vec<Part<'_>>, at: (&str, usize), header: Vec<String>, issues: &mut Vec<Issue>) -> Table {
     let (name, mut first) = at;
-    let mut ids = Dictionary::default();
-    let mut kept: Vec<Vec<bool>> = Vec::with_capacity(parts.len());
-    for part in &parts {
+    let kept = firsts(&parts);
+    for (part, kept) in parts.iter().zip(&kept) {
         let mut issue =
             |kind, line, why| issues.push(Issue::new(kind, format!("{name}:{}", first + line), why));
-        let of_part: Vec<bool> = part.ids.iter().map(|id| ids.add(id).1).collect();
-        for (i, _) in of_part.iter().enumerate().filter(|(_, new)| !**new) {
+        for i in (0..kept.len()).filter(|i| !kept[*i]) {
             let why = format!("id {} came before; the first record counts", part.ids[i]);
             issue(IssueKind::DuplicateId, part.lines[i], why);
         }
         part.issues.iter().for_each(|(kind, line, why)| issue(*kind, *line, why.clone()));
-        kept.push(of_part);
         first += part.length;
     }
     let join = |(i, name): (usize, &String)| {
         let of_part = parts.iter().zip(&kept).map(|(p, kept)| (&p.columns[i], kept.as_slice()));
-        ColumnBuilder::joined(name, of_part)
+        ColumnBuilder::joined(name, &of_part.collect::<Vec<_>>())
     };
     let columns = header.par_iter().enumerate().filter(|(_, name)| !name.is_empty()).map(join).collect();
-    Table::new(ids.into_texts(), columns)
+    let ids = parts.iter().zip(&kept).flat_map(|(part, kept)| part.ids.iter().zip(kept));
+    Table::new(ids.filter(|(_, kept)| **kept).map(|(id, _)| id).collect(), columns)
+}
+
+/// Of each part's records: whether its id is the first of its kind.
+fn firsts(parts: &[Part<'_>]) -> Vec<Vec<bool>> {
+    let ids = || parts.iter().flat_map(|part| &part.ids);
+    // In most tables they ascend, and are all different then.
+    if ids().is_sorted_by(|a, b| (a.len(), a) < (b.len(), b)) {
+        return parts.iter().map(|part| vec![true; part.ids.len()]).collect();
+    }
+    let mut known = Dictionary::of(ids().count());
+    parts.iter().map(|part| part.ids.iter().map(|id| known.add(id).1).collect()).collect()
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>> {
