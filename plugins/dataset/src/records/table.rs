@@ -1,5 +1,6 @@
 //! A table of text by columns: each value is stored once, rows are numbers.
 
+use super::short::{Recent, Short};
 use super::texts::{Dictionary, Texts};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -75,6 +76,7 @@ pub struct ColumnBuilder {
     others: HashMap<Box<str>, u32>,
     /// The text of each row, once it shows that they do not repeat: looking each up would take longer than reading it.
     each: Option<Texts>,
+    recent: Recent,
 }
 
 impl ColumnBuilder {
@@ -82,7 +84,7 @@ impl ColumnBuilder {
     pub fn new(name: &str) -> Self {
         let mut values = Dictionary::default();
         values.add("");
-        Self { name: name.into(), codes: Vec::new(), values, others: HashMap::new(), each: None }
+        Self { name: name.into(), codes: Vec::new(), values, others: HashMap::new(), each: None, recent: Recent::default() }
     }
 
     /// An empty column with memory for so many rows.
@@ -90,6 +92,18 @@ impl ColumnBuilder {
         let mut empty = Self::new("");
         empty.codes.reserve(rows);
         empty
+    }
+
+    /// An empty column of so many rows whose values do not repeat.
+    pub fn of_each(rows: usize) -> Self {
+        let mut each = Texts::default();
+        each.reserve(rows, 8 * rows);
+        Self { each: Some(each), ..Self::new("") }
+    }
+
+    /// The texts of the rows, if their values do not repeat.
+    pub fn each(&self) -> Option<&Texts> {
+        self.each.as_ref()
     }
 
     /// Adds a row. White space around the text does not count; `NA` and the like are no value.
@@ -102,9 +116,14 @@ impl ColumnBuilder {
         if let Some(each) = &mut self.each {
             return each.push(kept(&clean(text)));
         }
-        let code = match self.values.find(text) {
+        let short = Short::of(text);
+        let code = match short.and_then(|short| self.recent.code(short)) {
             Some(code) => code,
-            None => self.learn(text, clean),
+            None => {
+                let code = self.values.find(text).unwrap_or_else(|| self.learn(text, clean));
+                short.into_iter().for_each(|short| self.recent.keep(short, code));
+                code
+            }
         };
         self.codes.push(code);
         if self.codes.len() == SAMPLE && self.values.texts().len() > SAMPLE / 2 {
@@ -114,7 +133,7 @@ impl ColumnBuilder {
         }
     }
 
-    /// The code of a text that is not kept as it is, or was not given before.
+    /// The code of a text that is kept in another form, or was not given before.
     fn learn<'a>(&mut self, given: &'a str, clean: impl FnOnce(&'a str) -> Cow<'a, str>) -> u32 {
         if let Some(code) = self.others.get(given) {
             return *code;
@@ -177,6 +196,8 @@ impl ColumnBuilder {
 
 fn joined_texts(parts: &[(&ColumnBuilder, &[bool])]) -> Texts {
     let mut all = Texts::default();
+    let bytes = parts.iter().filter_map(|(part, _)| part.each.as_ref()).map(Texts::bytes).sum();
+    all.reserve(parts.iter().map(|(_, kept)| kept.len()).sum(), bytes);
     for (part, kept) in parts {
         match &part.each {
             Some(each) if kept.iter().all(|kept| *kept) => all.append(each),

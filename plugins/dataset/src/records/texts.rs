@@ -38,6 +38,11 @@ impl Texts {
         (0..self.len() as u32).map(|i| self.get(i))
     }
 
+    /// Bytes of all.
+    pub fn bytes(&self) -> usize {
+        self.all.len()
+    }
+
     /// Takes memory for more of them, of so many bytes in all.
     pub fn reserve(&mut self, texts: usize, bytes: usize) {
         self.ends.reserve(texts);
