@@ -165,7 +165,7 @@ impl RunFolder {
         let mut texts = vec![(ATELIER_KEY, own_text.as_str())];
         // A1111's text is about a prompt.
         if params.contains_key("prompt") {
-            texts.insert(0, (A1111_KEY, &a1111));
+            texts.insert(0, (A1111_KEY, a1111.as_str()));
         }
         let png = pngmeta::encode(image, &texts)?;
         write_json(&path.with_extension("json"), &own)?;

@@ -93,7 +93,7 @@ fn upright(name: &str, bytes: &[u8]) -> Result<Upright> {
 /// picture for print is for its inks, which are gone when it is decoded.
 fn profile_fits(profile: &[u8], channels: usize) -> bool {
     let space: &[u8] = if channels < 3 { b"GRAY" } else { b"RGB " };
-    profile.get(16..20) == Some(space) && profile.get(36..40) == Some(b"acsp")
+    profile.get(16..20) == Some(space) && profile.get(36..40) == Some(&b"acsp"[..])
 }
 
 /// No limit on the sides: those are checked by [`check_size`], which can say how large the image is.

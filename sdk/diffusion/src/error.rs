@@ -11,7 +11,7 @@ pub fn model(what: &str, e: ModelError) -> Error {
         ModelError::Input { .. } => ErrorKind::InvalidRequest,
         ModelError::Tokenizer { .. } => ErrorKind::Corrupt,
         ModelError::NotAnUpscaler { .. } => ErrorKind::Unsupported,
-        ModelError::Cancelled => ErrorKind::Cancelled,
+        ModelError::Cancelled { .. } => ErrorKind::Cancelled,
         _ => ErrorKind::Internal,
     };
     Error::new(kind, what).because(e)

@@ -8,6 +8,7 @@
 //! Depth, greys, alpha and colour profile of the image stay. Source of the rules: Real-ESRGAN's `RealESRGANer.enhance`.
 
 mod files;
+mod lanczos;
 mod network;
 mod params;
 mod room;

@@ -2,7 +2,7 @@
 
 use super::room::{self, Sizes};
 use super::samples::{self, Raster, Sample};
-use super::{Alpha, Enlarge};
+use super::{Alpha, Enlarge, lanczos};
 use crate::error;
 use atelier_models::{Error as ModelError, Tiles, Upscaler};
 use atelier_sdk::{Error, Event, Image, Result};
@@ -80,15 +80,15 @@ impl Network {
             alpha.as_ref().and_then(|a| a.data.first().copied().filter(|l| a.data.iter().all(|v| v == l)));
         let drawn = alpha.is_some() && level.is_none() && how == Alpha::Network;
         work.passes += usize::from(drawn);
-        let large = self.drawn(&colours, &mut work)?.resized(width, height)?;
+        let large = sized(self.drawn(&colours, &mut work)?, width, height);
         drop(colours);
         let alpha = match (alpha, level) {
             (None, _) => None,
             (Some(_), Some(level)) => {
                 Some(Raster { width, height, channels: 1, data: vec![level; width * height] })
             }
-            (Some(alpha), None) if drawn => Some(self.drawn(&alpha, &mut work)?.resized(width, height)?),
-            (Some(alpha), None) => Some(alpha.resized(width, height)?),
+            (Some(alpha), None) if drawn => Some(sized(self.drawn(&alpha, &mut work)?, width, height)),
+            (Some(alpha), None) => Some(sized(alpha, width, height)),
         };
         samples::together(large, alpha)
     }
@@ -104,7 +104,7 @@ impl Network {
         let result = self.0.tiles(&image, work.tiles, |tile, done, total| {
             let failed = |e| {
                 stopped = Some(e);
-                ModelError::Cancelled
+                ModelError::Cancelled { network: "upscaler" }
             };
             let mut put = || -> candle_core::Result<()> {
                 let (_, _, height, width) = tile.pixels.dims4()?;
@@ -123,6 +123,15 @@ impl Network {
                 Ok(out)
             }
         }
+    }
+}
+
+/// At a size, if it is another.
+fn sized<S: Sample>(raster: Raster<S>, width: usize, height: usize) -> Raster<S> {
+    if (raster.width, raster.height) == (width, height) {
+        raster
+    } else {
+        lanczos::resized(&raster, width, height)
     }
 }
 

@@ -1,8 +1,6 @@
 //! Samples of images, of 8 and of 16 bits.
 
-use atelier_sdk::{Error, Image, PixelFormat, Result, ResultExt};
-use fast_image_resize::images::{Image as Target, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use atelier_sdk::{Error, Image, PixelFormat, Result};
 
 /// How bright red, green and blue are (ITU-R BT.601), as Real-ESRGAN's greys are made.
 const BRIGHTNESS: [f32; 3] = [0.299, 0.587, 0.114];
@@ -15,8 +13,6 @@ pub trait Sample: bytemuck::Pod + PartialEq {
     fn nearest(value: f32) -> Self;
     /// As a value of 0 to 1.
     fn value(self) -> f32;
-    /// What the library for resizing calls pixels of 1 or 3 of these.
-    fn pixels(channels: usize) -> PixelType;
 }
 
 impl Sample for u8 {
@@ -27,9 +23,6 @@ impl Sample for u8 {
     fn value(self) -> f32 {
         f32::from(self) / Self::TOP
     }
-    fn pixels(channels: usize) -> PixelType {
-        if channels == 1 { PixelType::U8 } else { PixelType::U8x3 }
-    }
 }
 
 impl Sample for u16 {
@@ -39,9 +32,6 @@ impl Sample for u16 {
     }
     fn value(self) -> f32 {
         f32::from(self) / Self::TOP
-    }
-    fn pixels(channels: usize) -> PixelType {
-        if channels == 1 { PixelType::U16 } else { PixelType::U16x3 }
     }
 }
 
@@ -76,26 +66,6 @@ impl<S: Sample> Raster<S> {
                 }
             }
         }
-    }
-
-    /// At another size, by Lanczos' filter of three lobes.
-    ///
-    /// # Errors
-    /// Those of the library.
-    pub fn resized(self, width: usize, height: usize) -> Result<Self> {
-        if (self.width, self.height) == (width, height) {
-            return Ok(self);
-        }
-        let what = "resizing an image";
-        let side = |n: usize| u32::try_from(n).kind(atelier_sdk::ErrorKind::Internal, || what.into());
-        let (pixels, bytes) = (S::pixels(self.channels), bytemuck::cast_slice(&self.data));
-        let source = ImageRef::new(side(self.width)?, side(self.height)?, bytes, pixels).internal(what)?;
-        let mut target = Target::new(side(width)?, side(height)?, pixels);
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
-        Resizer::new().resize(&source, &mut target, &options).internal(what)?;
-        let mut data = vec![S::zeroed(); width * height * self.channels];
-        bytemuck::cast_slice_mut(&mut data).copy_from_slice(target.buffer());
-        Ok(Self { width, height, channels: self.channels, data })
     }
 }
 
@@ -198,16 +168,5 @@ mod tests {
         raster.put(&[1.5, 0.5, -1.0], (2, 1), (1, 1));
         assert_eq!(raster.data[15..], [255, 128, 0]);
         assert!(raster.data[..15].iter().all(|v| *v == 0));
-    }
-
-    #[test]
-    fn sizes_change_by_lanczos_in_both_depths() {
-        let flat = Raster { width: 5, height: 3, channels: 3, data: vec![777u16; 45] };
-        let larger = flat.resized(8, 7).unwrap();
-        assert_eq!((larger.width, larger.height, larger.data.len()), (8, 7, 168));
-        assert!(larger.data.iter().all(|v| *v == 777));
-        let edge = Raster { width: 4, height: 1, channels: 1, data: vec![0u8, 0, 255, 255] };
-        let larger = edge.resized(8, 1).unwrap().data;
-        assert!(larger[0] < 20 && larger[7] > 235 && larger[3] < larger[4], "{larger:?}");
     }
 }
