@@ -59,6 +59,8 @@ impl Network {
         if let Some(message) = remark {
             tell(Event::Warning { message })?;
         }
+        let value = room::estimate(&self.0, &sizes, tiles) as f64;
+        tell(Event::Metric { name: "memory.estimate".into(), value })?;
         let work = Work { tiles, passes: 1, done: 0, tell };
         let large = match image.format().is_deep() {
             true => self.parts::<u16>(image, alpha, sizes.result, work)?,

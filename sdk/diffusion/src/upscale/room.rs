@@ -57,6 +57,12 @@ impl Sizes {
     }
 }
 
+/// Memory that enlarging takes, in bytes.
+pub fn estimate(upscaler: &Upscaler, sizes: &Sizes, tiles: Option<Tiles>) -> u64 {
+    let (width, height) = sizes.image;
+    BASE + sizes.bytes() + upscaler.memory((height, width), tiles)
+}
+
 /// Tiles that fit into `limit` bytes, those that are asked for if they do, and words if they do not.
 ///
 /// # Errors
@@ -68,8 +74,7 @@ pub fn tiles(
     limit: Option<u64>,
 ) -> Result<(Option<Tiles>, Option<String>)> {
     let (width, height) = sizes.image;
-    let need = |tiles| BASE + sizes.bytes() + upscaler.memory((height, width), tiles);
-    choose(&need, how, width.max(height), limit, sizes.result)
+    choose(&|tiles| estimate(upscaler, sizes, tiles), how, width.max(height), limit, sizes.result)
 }
 
 fn choose(
