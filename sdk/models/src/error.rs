@@ -28,6 +28,22 @@ pub enum Error {
         /// Its message.
         source: Box<candle_core::Error>,
     },
+    /// A file that holds another network than an upscaler of the family, or one with parts that are not known.
+    #[error(
+        "{place}: expected an upscaler of the class RRDBNet or SRVGGNetCompact (ESRGAN, Real-ESRGAN), found {found}"
+    )]
+    NotAnUpscaler {
+        /// The file.
+        place: String,
+        /// What it is, with its article.
+        found: String,
+    },
+    /// The caller asked for the end.
+    #[error("{network}: ended before it was done")]
+    Cancelled {
+        /// The network.
+        network: &'static str,
+    },
     /// The files of a tokenizer.
     #[error("{}: {message}", path.display())]
     Tokenizer {

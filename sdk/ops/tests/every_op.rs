@@ -21,7 +21,8 @@ fn checks() -> BTreeMap<&'static str, (Vec<Tensor>, Op)> {
     let affine = || inputs(&[&[2, 4, 3, 5], &[4], &[4]]);
     let rows = || inputs(&[&[3, 6], &[5, 6], &[5]]);
     let kernel = || inputs(&[&[2, 4, 3, 5], &[3, 4, 3, 3], &[3]]);
-    let all: [(&'static str, Vec<Tensor>, Op); 16] = [
+    let all: [(&'static str, Vec<Tensor>, Op); 19] = [
+        ("add_scaled", inputs(&[&[2, 3, 4], &[2, 3, 4]]), |t| add_scaled(&t[0], &t[1], 0.2)),
         ("attention", inputs(&[&[1, 3, 6], &[1, 4, 6], &[1, 4, 6]]), |t| {
             attention(&t[0], &t[1], &t[2], 2, false)
         }),
@@ -35,6 +36,7 @@ fn checks() -> BTreeMap<&'static str, (Vec<Tensor>, Op)> {
         ("group_norm", affine(), |t| group_norm(&t[0], &t[1], &t[2], 2, 1e-5)),
         ("group_norm_silu", affine(), |t| group_norm_silu(&t[0], &t[1], &t[2], 2, 1e-5)),
         ("layer_norm", inputs(&[&[3, 6], &[6], &[6]]), |t| layer_norm(&t[0], &t[1], &t[2], 1e-5)),
+        ("leaky_relu", image(), |t| leaky_relu(&t[0], 0.2)),
         ("linear", rows(), |t| linear(&t[0], &t[1], Some(&t[2]))),
         ("linear_adapted", inputs(&[&[3, 6], &[2, 6], &[5, 2]]), |t| {
             let (weight, factors) =
@@ -42,6 +44,7 @@ fn checks() -> BTreeMap<&'static str, (Vec<Tensor>, Op)> {
             linear_adapted(Need::Value, &t[0], &weight, None, factors)
         }),
         ("linear_for", rows(), |t| linear_for(Need::Value, &t[0], &t[1], Some(&t[2]))),
+        ("prelu", inputs(&[&[2, 4, 3, 5], &[4]]), |t| prelu(&t[0], &t[1])),
         ("quick_gelu", image(), |t| quick_gelu(&t[0])),
         ("silu", image(), |t| silu(&t[0])),
         ("softmax", inputs(&[&[3, 6]]), |t| softmax(&t[0])),

@@ -213,6 +213,28 @@ pub enum Error {
         /// Expected and found.
         message: String,
     },
+    /// The text file of an ncnn model is no description of layers, or contradicts itself.
+    #[error("{}, line {line}: {message}", path.display())]
+    NcnnParam {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// Expected and found.
+        message: String,
+    },
+    /// The file of weights of an ncnn model does not fit its layers, or has weights that are not supported.
+    #[error("{}: layer {layer}, at byte {offset}: {message}", path.display())]
+    NcnnBin {
+        /// The file.
+        path: PathBuf,
+        /// The layer.
+        layer: String,
+        /// Where in the file its weights should be.
+        offset: u64,
+        /// Expected and found.
+        message: String,
+    },
     /// The file holds something else than a Stable Diffusion checkpoint.
     #[error("{}: this is {found}, not a checkpoint of Stable Diffusion 1.x or 2.x", path.display())]
     OtherModel {

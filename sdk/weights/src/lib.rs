@@ -1,8 +1,8 @@
 //! Checkpoint files to named tensors.
 //!
-//! [`Weights`] opens safetensors files, `torch.save` archives and GGUF files and checks them before anything is allocated, [`Source`] is what a network
-//! takes its tensors from (files, made-up weights, or tensors in memory), and [`DiffusersFolder`] finds the parts
-//! of a model on disk.
+//! [`Weights`] opens safetensors files, `torch.save` archives and GGUF files and checks them before anything is allocated,
+//! [`Ncnn`] the pair of files of an ncnn model; [`Source`] is what a network takes its tensors from (files, made-up
+//! weights, or tensors in memory), and [`DiffusersFolder`] finds the parts of a model on disk.
 
 mod checkpoint;
 mod component;
@@ -14,6 +14,7 @@ mod folder;
 mod gguf;
 mod header;
 pub mod lora;
+mod ncnn;
 mod source;
 mod torch;
 mod weights;
@@ -25,6 +26,7 @@ pub use config::ConfigFile;
 pub use error::{Error, Result};
 pub use folder::{ComponentFolder, DiffusersFolder};
 pub use header::{Header, StoredDtype, TensorInfo};
+pub use ncnn::{Ncnn, NcnnLayer};
 pub use source::{Provider, Source, fake};
 pub use torch::{Global, pickle_names};
 pub use weights::Weights;

@@ -101,21 +101,39 @@ impl Weights {
     }
 
     fn add(&mut self, path: &Path) -> Result<()> {
-        let io = |source| Error::Io { path: path.into(), source };
-        let file = File::open(path).map_err(io)?;
-        if file.metadata().map_err(io)?.len() == 0 {
-            return Err(Error::TooShort { path: path.into(), found: 0 });
-        }
-        // SAFETY: the map is read-only. Another process that shortens the file while we read it would stop this one;
-        // that is the price of mapping, and it is what every loader of this format pays.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        self.take(Content::Map(map), path)?;
+        let content = map(path)?;
+        self.take(content, path)?;
         self.paths.push(path.into());
         Ok(())
     }
 
+    /// A file whose tensors only `read` can tell.
+    pub(crate) fn mapped(path: &Path, read: impl FnOnce(&[u8]) -> Result<Vec<Found>>) -> Result<Self> {
+        let mut weights = Self::none(path.display().to_string());
+        let content = map(path)?;
+        weights.insert(read(&content)?, content, path)?;
+        weights.paths.push(path.into());
+        Ok(weights)
+    }
+
+    /// The same in memory; `place` is what messages call it.
+    pub(crate) fn in_memory(
+        bytes: Vec<u8>,
+        place: &str,
+        read: impl FnOnce(&[u8]) -> Result<Vec<Found>>,
+    ) -> Result<Self> {
+        let mut weights = Self::none(place.to_string());
+        weights.insert(read(&bytes)?, Content::Memory(bytes), Path::new(place))?;
+        Ok(weights)
+    }
+
     fn take(&mut self, content: Content, path: &Path) -> Result<()> {
-        for (name, info, codec) in self.read(&content, path)? {
+        let found = self.read(&content, path)?;
+        self.insert(found, content, path)
+    }
+
+    fn insert(&mut self, found: Vec<Found>, content: Content, path: &Path) -> Result<()> {
+        for (name, info, codec) in found {
             if self.tensors.contains_key(&name) {
                 return Err(Error::DuplicateTensor { path: path.into(), tensor: name });
             }
@@ -305,6 +323,19 @@ impl Provider for Weights {
     fn elements(&self) -> u64 {
         self.tensors.values().map(|entry| elements(&entry.info.shape)).sum()
     }
+}
+
+/// The content of a file, mapped into memory.
+fn map(path: &Path) -> Result<Content> {
+    let io = |source| Error::Io { path: path.into(), source };
+    let file = File::open(path).map_err(io)?;
+    if file.metadata().map_err(io)?.len() == 0 {
+        return Err(Error::TooShort { path: path.into(), found: 0 });
+    }
+    // SAFETY: the map is read-only. Another process that shortens the file while we read it would stop this one;
+    // that is the price of mapping, and it is what every loader of this format pays.
+    let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+    Ok(Content::Map(map))
 }
 
 pub(crate) fn elements(shape: &[usize]) -> u64 {

@@ -10,6 +10,7 @@
 use crate::layers::{Conv2d, GroupNorm};
 use crate::resample::{Downsample, Upsample};
 use crate::resnet::ResnetBlock;
+use crate::spans::{Span, spans};
 use candle_core::{Result, Tensor};
 use std::ops::Range;
 
@@ -126,28 +127,6 @@ impl Moments {
     }
 }
 
-/// One tile along one axis, in pixels of the larger of the stage's two sizes.
-#[derive(Clone, Debug, PartialEq)]
-struct Span {
-    /// What it gives.
-    inner: Range<usize>,
-    /// What it sees.
-    outer: Range<usize>,
-}
-
-/// Tiles along an axis, all of about the same length; cuts lie at even pixels.
-fn spans(length: usize, tile: usize, reach: usize) -> Vec<Span> {
-    let count = length.div_ceil(tile).max(1);
-    let even = |n: usize| n.div_ceil(2) * 2;
-    let cut = |i: usize| if i >= count { length } else { even(i * length / count).min(length) };
-    let span = |i: usize| {
-        let inner = cut(i)..cut(i + 1);
-        let outer = inner.start.saturating_sub(even(reach))..(even(inner.end) + even(reach)).min(length);
-        Span { inner, outer }
-    };
-    (0..count).map(span).filter(|s| !s.inner.is_empty()).collect()
-}
-
 /// The tiles of a stage.
 struct Grid {
     rows: Vec<Span>,
@@ -161,7 +140,7 @@ struct Grid {
 impl Grid {
     fn new(stage: &Stage<'_>, x: &Tensor, tiling: &Tiling) -> Result<Self> {
         let enlarged = 1 + usize::from(stage.upsampler.is_some());
-        let axis = |length: usize| spans(length * enlarged, tiling.tile, stage.reach());
+        let axis = |length: usize| spans(length * enlarged, tiling.tile, stage.reach(), 2);
         let (_, _, h, w) = x.dims4()?;
         let reduced = 1 + usize::from(stage.downsampler.is_some());
         Ok(Self { rows: axis(h), columns: axis(w), enlarged, reduced })
@@ -229,26 +208,6 @@ fn join(stage: &Stage<'_>, x: &Tensor, grid: &Grid, known: &[Moments]) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tiles_cover_an_axis_once_and_see_as_far_as_they_reach() {
-        for (length, tile, reach) in
-            [(100, 64, 7), (64, 64, 8), (129, 64, 3), (2, 64, 5), (1000, 96, 8), (67, 64, 9)]
-        {
-            let found = spans(length, tile, reach);
-            let mut next = 0;
-            for s in &found {
-                assert_eq!(s.inner.start, next);
-                next = s.inner.end;
-                assert!(s.inner.start % 2 == 0 && s.outer.start % 2 == 0, "{s:?}");
-                assert!(s.inner.end % 2 == 0 || s.inner.end == length, "{s:?}");
-                assert!(s.inner.len() <= tile + 2, "{s:?}");
-                assert!(s.outer.start == 0 || s.inner.start - s.outer.start >= reach);
-                assert!(s.outer.end == length || s.outer.end - s.inner.end >= reach);
-            }
-            assert_eq!(next, length);
-        }
-    }
 
     #[test]
     fn moments_of_parts_are_those_of_the_whole() {

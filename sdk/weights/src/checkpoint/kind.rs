@@ -23,6 +23,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What a file is, by the names in it.
+    pub fn of(weights: &Weights) -> Self {
+        of(weights)
+    }
+
     /// What it is in words, with its article.
     pub fn describe(self) -> &'static str {
         match self {
@@ -75,7 +80,7 @@ const SIGNS: [(Kind, &[&str]); 6] = [
     ),
     (Kind::Flux, &["double_blocks.", "single_transformer_blocks."]),
     (Kind::Sd3, &["joint_blocks.", "transformer_blocks.0.attn.add_k_proj."]),
-    (Kind::Upscaler, &["body.0.rdb1.", "RRDB_trunk.0.", "upsampler.0.weight"]),
+    (Kind::Upscaler, &["body.0.rdb1.", "RRDB_trunk.0.", "model.1.sub.0.RDB1.", "upsampler.0.weight"]),
 ];
 
 /// What the file is.

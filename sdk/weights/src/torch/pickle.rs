@@ -102,8 +102,8 @@ enum Object {
     Tensor(View),
 }
 
-/// The tensors of a pickle by name: those of `state_dict`, `params_ema` or `params` if the outermost dictionary has one,
-/// else its own; names of inner dictionaries are joined with dots.
+/// The tensors of a pickle by name: those of `params_ema`, `state_dict` or `params` if the outermost dictionary has one, in
+/// this order (training programs that keep averaged weights beside the last ones mean the average), else its own; names of inner dictionaries are joined with dots.
 ///
 /// Errors: a name that is not known, with its place; instructions that torch does not write; a damaged pickle.
 pub(super) fn tensors(place: &Place, code: &[u8]) -> Result<Vec<(String, View)>> {
@@ -490,7 +490,7 @@ impl<'a> Machine<'a> {
             let found = outer.iter().find(|(key, _)| self.text_of(*key).is_ok_and(|k| k == wanted));
             found.map(|(_, value)| *value).filter(|v| matches!(self.get(*v), Some(Object::Dict(_))))
         };
-        let root = ["state_dict", "params_ema", "params"].into_iter().find_map(inner).unwrap_or(top);
+        let root = ["params_ema", "state_dict", "params"].into_iter().find_map(inner).unwrap_or(top);
         let mut found = Vec::new();
         let mut waiting = vec![(String::new(), root, 0)];
         // A dictionary may be reached in many ways; every way counts, so that the search ends.
