@@ -64,10 +64,9 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
 pub fn decode(bytes: &[u8], max_megapixels: f64) -> Result<Photo, Refusal> {
     let fits = |width, height| f64::from(width) * f64::from(height) / 1e6 <= max_megapixels;
     let picture = atelier_pictures::decode(bytes, fits).map_err(|e| match e {
-        Problem::TooLarge { .. } => Refusal {
-            kind: IssueKind::TooLarge,
-            reason: format!("{e}; at most {max_megapixels} are opened"),
-        },
+        Problem::TooLarge { .. } => {
+            Refusal { kind: IssueKind::TooLarge, reason: format!("{e}; at most {max_megapixels} are opened") }
+        }
         Problem::Memory(_) => Refusal { kind: IssueKind::TooLarge, reason: e.to_string() },
         other => Refusal::bad(other.to_string()),
     })?;

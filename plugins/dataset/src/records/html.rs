@@ -53,7 +53,8 @@ fn is_plain(text: &str) -> bool {
     let marked = |b: u8| u8::from(b == b'<') | u8::from(b == b'&') | u8::from(b < b' ') | u8::from(b == 0xc2);
     let both = |a: u8, b: u8| u8::from(a == b' ') & u8::from(b == b' ');
     let pairs = bytes.iter().zip(bytes.iter().skip(1));
-    pairs.fold(0, |found, (a, b)| found | both(*a, *b)) | bytes.iter().fold(0, |found, b| found | marked(*b)) == 0
+    pairs.fold(0, |found, (a, b)| found | both(*a, *b)) | bytes.iter().fold(0, |found, b| found | marked(*b))
+        == 0
 }
 
 fn is_inline(tag: &str) -> bool {

@@ -84,7 +84,14 @@ impl ColumnBuilder {
     pub fn new(name: &str) -> Self {
         let mut values = Dictionary::default();
         values.add("");
-        Self { name: name.into(), codes: Vec::new(), values, others: HashMap::new(), each: None, recent: Recent::default() }
+        Self {
+            name: name.into(),
+            codes: Vec::new(),
+            values,
+            others: HashMap::new(),
+            each: None,
+            recent: Recent::default(),
+        }
     }
 
     /// An empty column with memory for so many rows.
