@@ -15,6 +15,8 @@ use atelier_samplers as _;
 use atelier_stable_diffusion as _;
 #[cfg(feature = "train-lora")]
 use atelier_train_lora as _;
+#[cfg(feature = "upscale")]
+use atelier_upscale as _;
 
 use atelier_sdk::{Error, ErrorKind};
 
@@ -43,6 +45,8 @@ pub const OPTIONAL: &[Optional] = optional! {
     "engine" "lora-trainer" "train-lora";
     "task" "train-lora" "train-lora";
     "task" "train-search" "train-lora";
+    "engine" "esrgan" "upscale";
+    "task" "upscale" "upscale";
     "engine" "dataset" "dataset";
     "task" "dataset-analyze" "dataset";
     "task" "dataset-prepare" "dataset";

@@ -131,7 +131,8 @@ pub fn run_tool(
 /// What becomes of events and images.
 trait Output {
     fn event(&mut self, event: &Event) -> Result<()>;
-    fn image(&mut self, image: &Image, alone: &Value) -> Result<()>;
+    /// An image, and where it is to stand if not among those of the run.
+    fn image(&mut self, image: &Image, alone: &Value, place: Option<PathBuf>) -> Result<()>;
     /// Previews are for those who watch a run that is kept.
     fn preview(&mut self, _: &Image, _: PreviewOf) -> Result<()> {
         Ok(())
@@ -169,9 +170,9 @@ impl Output for Keep<'_> {
         self.observer.event(event);
         self.folder.event(event)
     }
-    fn image(&mut self, image: &Image, alone: &Value) -> Result<()> {
+    fn image(&mut self, image: &Image, alone: &Value, place: Option<PathBuf>) -> Result<()> {
         self.folder.note("inputs", self.inputs.record()?);
-        let path = self.folder.image(image, alone, self.registries)?;
+        let path = self.folder.image(image, alone, place, self.registries)?;
         self.observer.saved(&path);
         Ok(())
     }
@@ -192,7 +193,7 @@ impl Output for Watch<'_> {
         self.0.event(event);
         Ok(())
     }
-    fn image(&mut self, _: &Image, _: &Value) -> Result<()> {
+    fn image(&mut self, _: &Image, _: &Value, _: Option<PathBuf>) -> Result<()> {
         Ok(())
     }
 }
@@ -204,7 +205,7 @@ impl Output for Tool<'_> {
         self.0.event(event);
         Ok(())
     }
-    fn image(&mut self, _: &Image, _: &Value) -> Result<()> {
+    fn image(&mut self, _: &Image, _: &Value, _: Option<PathBuf>) -> Result<()> {
         Err(Error::internal("a task that keeps no images gave one"))
     }
 }
@@ -235,6 +236,9 @@ impl EngineCtx for Services<'_> {
     fn input_image(&mut self, field: &str) -> Result<Image> {
         self.inputs.read_image(field)
     }
+    fn input_picture(&mut self, field: &str, name: &str) -> Result<Image> {
+        self.inputs.read_picture(field, name)
+    }
     fn input_bytes(&mut self, field: &str) -> Result<Vec<u8>> {
         self.inputs.read_bytes(field)
     }
@@ -243,7 +247,12 @@ impl EngineCtx for Services<'_> {
     }
     fn image(&mut self, image: Image, alone: Value) -> Result<()> {
         self.output.loras(self.found.record());
-        self.output.image(&image, &alone)
+        self.output.image(&image, &alone, None)
+    }
+    fn image_named(&mut self, image: Image, alone: Value, field: &str, name: &str) -> Result<()> {
+        let place = self.inputs.place(field, name)?;
+        self.output.loras(self.found.record());
+        self.output.image(&image, &alone, Some(place))
     }
     fn preview(&mut self, image: Image, of: PreviewOf) -> Result<()> {
         self.output.preview(&image, of)?;

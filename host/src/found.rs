@@ -1,4 +1,4 @@
-//! Files that a request means by name: LoRAs, looked for in folders of their own.
+//! Files that a request means by name: LoRAs, looked for in folders of their own, and models that enlarge images.
 
 use crate::config::Config;
 use crate::digests;
@@ -39,7 +39,7 @@ impl Folders {
         match kind {
             "lora" => Ok(&self.lora),
             _ => Err(Error::internal(format!("an engine looks for files of the kind `{kind}`"))
-                .hint("there is: lora")),
+                .hint("there are: lora, upscaler")),
         }
     }
 
@@ -111,9 +111,36 @@ fn walk(folder: &Path, at: &str, depth: usize, out: &mut Vec<(String, PathBuf)>)
     }
 }
 
+/// Models that enlarge images, as their descriptions have it.
+const UPSCALER: &str = "esrgan";
+/// Endings of files that such a model's network is in.
+const NETWORKS: [&str; 4] = ["safetensors", "pth", "pt", "bin"];
+
+/// The file or folder of a described model that enlarges images.
+fn upscaler(name: &str, registries: &Registries) -> Result<PathBuf> {
+    let model = registries.model(name)?;
+    if model.spec.architecture == UPSCALER {
+        return Ok(model.spec.weights()?.into());
+    }
+    let all: Vec<&str> = registries
+        .models
+        .iter()
+        .map(|m| &m.spec)
+        .filter(|s| s.architecture == UPSCALER)
+        .map(|s| s.key.as_str())
+        .collect();
+    let e = Error::invalid(format!(
+        "model `{name}` enlarges no images: its architecture is `{}`",
+        model.spec.architecture
+    ));
+    Err(if all.is_empty() { e } else { e.hint(format!("these do: {}", all.join(", "))) })
+}
+
 /// The files found in a run.
 #[derive(Debug, Default)]
-pub struct Found(BTreeMap<String, FoundFile>);
+pub struct Found {
+    loras: BTreeMap<String, FoundFile>,
+}
 
 impl Found {
     /// The file that a request means by `name`: its path if a field of the request names it, else one of the folders.
@@ -127,26 +154,37 @@ impl Found {
         registries: &Registries,
         inputs: &Inputs,
     ) -> Result<FoundFile> {
-        if let Some(known) = self.0.get(name) {
+        if kind == "upscaler" {
+            let path = if inputs.names(name) { PathBuf::from(name) } else { upscaler(name, registries)? };
+            return Ok(FoundFile { sha256: digests::of_file(&network(&path))?, path });
+        }
+        if let Some(known) = self.loras.get(name) {
             return Ok(known.clone());
         }
         let path =
             if inputs.names(name) { PathBuf::from(name) } else { registries.files.find(kind, name)? };
         let sha256 = digests::of_file(&content(&path))?;
         let found = FoundFile { path, sha256 };
-        self.0.insert(name.into(), found.clone());
+        self.loras.insert(name.into(), found.clone());
         Ok(found)
     }
 
-    /// For the metadata: name → `{file, sha256}`. Not the whole path: pictures are shared, and folders are nobody
+    /// The adapters, for the metadata: name → `{file, sha256}`. Not the whole path: pictures are shared, and folders are nobody
     /// else's business.
     pub fn record(&self) -> Value {
         let about = |file: &FoundFile| {
             let name = file.path.file_name().map(|name| name.to_string_lossy());
             json!({"file": name, "sha256": file.sha256})
         };
-        Value::Object(self.0.iter().map(|(name, file)| (name.clone(), about(file))).collect())
+        Value::Object(self.loras.iter().map(|(name, file)| (name.clone(), about(file))).collect())
     }
+}
+
+/// A file of the network in a folder; of several the first.
+fn network(path: &Path) -> PathBuf {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path());
+    let ending = |p: &PathBuf| p.extension().is_some_and(|e| NETWORKS.iter().any(|n| e == *n));
+    entries.filter(ending).min().unwrap_or_else(|| path.into())
 }
 
 /// The file whose content an adapter is.

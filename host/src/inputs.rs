@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind as Io, Read};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 pub use decode::MAX_SIDE;
@@ -96,13 +96,15 @@ pub struct Inputs {
     files: BTreeMap<String, FileField>,
     /// By field: what was read, so that the record says what was used and not what the file holds later.
     seen: Mutex<BTreeMap<String, Content>>,
+    /// The file of a folder that was read last: the one that the next image is made of.
+    inside: Mutex<Option<(String, Value)>>,
 }
 
 impl Inputs {
     /// Finds the file fields that `schema` describes, also in nested mappings and lists, and their paths in
     /// `values`. Touches no file.
     pub fn new(schema: &Value, values: &Value) -> Self {
-        Self { files: fields::find(schema, values), seen: Mutex::default() }
+        Self { files: fields::find(schema, values), seen: Mutex::default(), inside: Mutex::default() }
     }
 
     /// What is wrong with the files that are named, as far as a look at each tells: missing, not a file, not
@@ -136,6 +138,42 @@ impl Inputs {
         decode::decode(&shown(path), &bytes).map_err(|e| in_field(field, e))
     }
 
+    /// The image that an image field names, or the image `name` in the folder that a path field names, as its file
+    /// has it: see [`decode::decode_whole`].
+    ///
+    /// # Errors
+    /// Those of [`Self::read_image`]; [`ErrorKind::Internal`] if `name` is no plain name.
+    pub fn read_picture(&self, field: &str, name: &str) -> Result<Image> {
+        let (field, file) = self.field(field)?;
+        if name.is_empty() && file.kind == Kind::Image {
+            let (path, bytes) = self.read(field, file)?;
+            return decode::decode_whole(&shown(path), &bytes).map_err(|e| in_field(field, e));
+        }
+        if file.kind != Kind::Path || !is_plain_name(name) {
+            return Err(Error::internal(format!("`{name}` of field `{field}` is no image of a folder")));
+        }
+        let Some(folder) = file.path() else { return Err(no_path(field, &file.value)) };
+        let path = Path::new(folder).join(name);
+        let bytes = read_file(&path)?;
+        let content = Content::of(&bytes);
+        let image = decode::decode_whole(&shown(&path), &bytes)?;
+        let entry = json!({"path": path, "sha256": content.sha256, "bytes": content.bytes});
+        *self.inside.lock().unwrap_or_else(PoisonError::into_inner) = Some((field.to_string(), entry));
+        Ok(image)
+    }
+
+    /// The place `name` in the folder that an out field names.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] if there is no such field, it names no folder, or `name` is no plain name.
+    pub fn place(&self, field: &str, name: &str) -> Result<PathBuf> {
+        let (field, file) = self.field(field)?;
+        match file.path().filter(|_| file.kind == Kind::Out && is_plain_name(name)) {
+            Some(folder) => Ok(Path::new(folder).join(name)),
+            None => Err(Error::internal(format!("`{name}` of field `{field}` is no place for an image"))),
+        }
+    }
+
     /// The bytes of the file that a field names.
     ///
     /// # Errors
@@ -166,6 +204,7 @@ impl Inputs {
             let entry = json!({"path": file.path(), "sha256": content.sha256, "bytes": content.bytes});
             out.insert(field.clone(), entry);
         }
+        out.extend(self.inside.lock().unwrap_or_else(PoisonError::into_inner).clone());
         Ok(Value::Object(out))
     }
 
@@ -207,6 +246,12 @@ impl Inputs {
     fn seen_in(&self, field: &str) -> Option<Content> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(field).cloned()
     }
+}
+
+/// A name in a folder, and not a way out of it.
+fn is_plain_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(only)), None) if only == name)
 }
 
 fn no_path(field: &str, value: &Value) -> Error {
@@ -357,6 +402,24 @@ mod tests {
 
     fn inputs(image: &Path, palette: &Path) -> Inputs {
         Inputs::new(&schema(), &json!({"prompt": "shoe", "image": image, "palette": palette}))
+    }
+
+    #[test]
+    fn images_of_a_folder_and_places_stay_inside_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.png"), png()).unwrap();
+        let schema = json!({"properties": {"folder": {"x-file": "path"}, "out": {"x-file": "out"}}});
+        let values = json!({"folder": dir.path(), "out": dir.path().join("out")});
+        let inputs = Inputs::new(&schema, &values);
+        assert_eq!(inputs.read_picture("folder", "a.png").unwrap().data(), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(inputs.record().unwrap()["folder"]["path"], json!(dir.path().join("a.png")));
+        assert_eq!(inputs.place("out", "a.png").unwrap(), dir.path().join("out/a.png"));
+        for bad in ["", ".", "..", "../a.png", "b/a.png", "/a.png", "a.png/"] {
+            assert_eq!(inputs.read_picture("folder", bad).unwrap_err().kind(), ErrorKind::Internal, "{bad}");
+            assert_eq!(inputs.place("out", bad).unwrap_err().kind(), ErrorKind::Internal, "{bad}");
+        }
+        assert!(inputs.place("folder", "a.png").is_err());
+        assert_eq!(inputs.read_picture("folder", "b.png").unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     #[test]

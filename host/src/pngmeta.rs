@@ -1,6 +1,7 @@
 //! PNG files with text in them.
 
-use atelier_sdk::{Error, ErrorKind, Image, PixelFormat, Result, ResultExt};
+use atelier_sdk::{Error, ErrorKind, Image, Result, ResultExt};
+use std::borrow::Cow;
 use std::path::Path;
 
 /// Key of the text chunk that A1111 and its relatives read and write.
@@ -16,14 +17,18 @@ const MAX_FILE: u64 = 1 << 30;
 /// The encoder refused, which means a bug.
 pub fn encode(image: &Image, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
     let mut out = Vec::new();
-    let mut encoder = png::Encoder::new(&mut out, image.width(), image.height());
-    encoder.set_color(match image.format() {
-        PixelFormat::Gray8 => png::ColorType::Grayscale,
-        PixelFormat::Rgb8 => png::ColorType::Rgb,
-        PixelFormat::Rgba8 => png::ColorType::Rgba,
-        other => return Err(Error::internal(format!("no PNG encoding for {other:?}"))),
-    });
-    encoder.set_depth(png::BitDepth::Eight);
+    let mut info = png::Info::with_size(image.width(), image.height());
+    let format = image.format();
+    info.color_type = match format.channels() {
+        1 => png::ColorType::Grayscale,
+        2 => png::ColorType::GrayscaleAlpha,
+        3 => png::ColorType::Rgb,
+        4 => png::ColorType::Rgba,
+        _ => return Err(Error::internal(format!("no PNG encoding for {format:?}"))),
+    };
+    info.bit_depth = if format.is_deep() { png::BitDepth::Sixteen } else { png::BitDepth::Eight };
+    info.icc_profile = image.profile().map(Into::into);
+    let mut encoder = png::Encoder::with_info(&mut out, info).internal("cannot describe a PNG")?;
     for (key, text) in texts {
         // tEXt is Latin-1, and what the widest range of readers looks at; anything else needs iTXt.
         let latin1 = text.chars().all(|c| (c as u32) < 256);
@@ -35,9 +40,18 @@ pub fn encode(image: &Image, texts: &[(&str, &str)]) -> Result<Vec<u8>> {
         added.internal("cannot add text to a PNG")?;
     }
     let mut writer = encoder.write_header().internal("cannot write a PNG header")?;
-    writer.write_image_data(image.data()).internal("cannot write PNG pixels")?;
+    writer.write_image_data(&samples(image)).internal("cannot write PNG pixels")?;
     writer.finish().internal("cannot finish a PNG")?;
     Ok(out)
+}
+
+/// The samples with the byte order of PNG.
+fn samples(image: &Image) -> Cow<'_, [u8]> {
+    if !image.format().is_deep() {
+        return image.data().into();
+    }
+    let swapped = |pair: &[u8]| u16::from_ne_bytes([pair[0], pair[1]]).to_be_bytes();
+    image.data().chunks_exact(2).flat_map(swapped).collect::<Vec<u8>>().into()
 }
 
 /// The text chunks of a PNG file.
@@ -73,6 +87,24 @@ pub fn read_texts(path: &Path) -> Result<Vec<(String, String)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use atelier_sdk::PixelFormat;
+
+    #[test]
+    fn every_format_is_read_back_as_it_was_written() {
+        for deep in [false, true] {
+            for channels in 1..=4 {
+                let format = PixelFormat::of(channels, deep).unwrap();
+                let data: Vec<u8> = (0..3 * 2 * format.bytes()).map(|i| (i * 37) as u8).collect();
+                let image = Image::new(3, 2, format, data).unwrap().with_profile(vec![9; 140]);
+                let bytes = encode(&image, &[]).unwrap();
+                let mut reader = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().unwrap();
+                assert_eq!(reader.info().icc_profile.as_deref(), image.profile());
+                let mut back = vec![0; reader.output_buffer_size().unwrap()];
+                reader.next_frame(&mut back).unwrap();
+                assert_eq!(back, samples(&image).into_owned(), "{format:?}");
+            }
+        }
+    }
 
     #[test]
     fn texts_come_back_whatever_their_alphabet() {

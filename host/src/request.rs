@@ -5,7 +5,7 @@ use crate::inputs::Inputs;
 use crate::items::EngineItem;
 use crate::layers::{Layers, Source};
 use crate::preset::Preset;
-use crate::registries::Registries;
+use crate::registries::{LOCAL, Registries};
 use crate::validate::{self, Finding};
 use crate::{schema, yaml};
 use atelier_sdk::model::ModelItem;
@@ -81,7 +81,9 @@ impl Request {
     fn model<'a>(&self, registries: &'a Registries, engine: &EngineItem) -> Result<Option<&'a ModelItem>> {
         let about = &engine.about;
         let named = self.model.as_deref().or_else(|| self.preset.as_ref().and_then(|p| p.model.as_deref()));
-        let fits = |m: &&ModelItem| about.architectures.contains(&m.spec.architecture);
+        // What stands behind a path is for the engine to find out.
+        let unknown = |m: &ModelItem| m.origin == LOCAL && !about.architectures.is_empty();
+        let fits = |m: &&ModelItem| unknown(m) || about.architectures.contains(&m.spec.architecture);
         let Some(key) = named else {
             if about.architectures.is_empty() {
                 return Ok(None);

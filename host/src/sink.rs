@@ -8,6 +8,8 @@
 //!   00001.json     the same metadata beside it
 //!   preview.png    the image in work as it looked at the last preview, if there were any
 //! ```
+//!
+//! A request may name another folder for its images, where each has a name of its own, with its metadata beside it.
 
 use crate::a1111;
 use crate::digests;
@@ -125,15 +127,24 @@ impl RunFolder {
         writeln!(self.events, "{line}").map_err(|e| fsx::cannot_write(&self.dir.join("events.jsonl"), e))
     }
 
-    /// Keeps an image: its sidecar first, then the PNG, each whole or not at all. An image that is there
-    /// therefore always has its metadata.
+    /// Keeps an image, in the folder or at its own place: its sidecar first, then the PNG, each whole or not at all. An
+    /// image that is there therefore always has its metadata.
     ///
     /// # Errors
     /// The disk is full or gone.
-    pub fn image(&mut self, image: &Image, alone: &Value, registries: &Registries) -> Result<PathBuf> {
+    pub fn image(
+        &mut self,
+        image: &Image,
+        alone: &Value,
+        place: Option<PathBuf>,
+        registries: &Registries,
+    ) -> Result<PathBuf> {
         self.tell_files();
         let number = self.images.len() + 1;
-        let path = self.dir.join(format!("{number:05}.png"));
+        let path = place.unwrap_or_else(|| self.dir.join(format!("{number:05}.png")));
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|e| fsx::cannot_write(folder, e))?;
+        }
         let mut metadata = self.metadata.clone();
         if let (Some(Value::Object(params)), Value::Object(alone)) = (metadata.get_mut("params"), alone) {
             json::merge(params, alone);
@@ -150,7 +161,13 @@ impl RunFolder {
         let hash = digests_of(&own).remove("unet");
         let model = a1111::Model { name: &self.model, sha256: hash.as_deref() };
         let a1111 = a1111::format(&params, model, &loras, &registries.samplers, &registries.schedules);
-        let png = pngmeta::encode(image, &[(A1111_KEY, &a1111), (ATELIER_KEY, &own.to_string())])?;
+        let own_text = own.to_string();
+        let mut texts = vec![(ATELIER_KEY, own_text.as_str())];
+        // A1111's text is about a prompt.
+        if params.contains_key("prompt") {
+            texts.insert(0, (A1111_KEY, a1111.as_str()));
+        }
+        let png = pngmeta::encode(image, &texts)?;
         write_json(&path.with_extension("json"), &own)?;
         fsx::write_atomic(&path, &png)?;
         self.images.push(path.clone());
@@ -187,7 +204,9 @@ impl RunFolder {
     fn ledger(&self, status: Status, error: Option<&Value>) -> Result<()> {
         let mut ledger = self.metadata.clone();
         ledger.insert("status".into(), json!(status));
-        let names: Vec<_> = self.images.iter().filter_map(|p| p.file_name()?.to_str()).collect();
+        // One that stands elsewhere is named by its whole path.
+        let name = |p: &PathBuf| p.strip_prefix(&self.dir).unwrap_or(p).to_str().map(str::to_string);
+        let names: Vec<_> = self.images.iter().filter_map(name).collect();
         ledger.insert("images".into(), json!(names));
         if let Some(error) = error {
             ledger.insert("error".into(), error.clone());

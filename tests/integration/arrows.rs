@@ -62,7 +62,7 @@ fn arrow_is_allowed(from: &str, to: &str, dependency: &Value) -> bool {
         // The executable's tests are built in its package, which alone tells them where it lies.
         "host" if dependency["kind"] == "dev" => true,
         "host" if plugin => dependency["optional"] == true && dependency["kind"].is_null(),
-        "host" => ["sdk/api", "sdk/abi"].contains(&to),
+        "host" => ["sdk/api", "sdk/abi", "sdk/pictures"].contains(&to),
         "sdk/api" => to == "sdk/abi",
         "sdk/models" => ["sdk/ops", "sdk/weights"].contains(&to),
         "sdk/diffusion" => ["sdk/api", "sdk/ops", "sdk/weights", "sdk/models"].contains(&to),

@@ -12,11 +12,11 @@ fn keys(list: &Value, kind: &str) -> Vec<String> {
 fn exactly_the_plugins_of_this_build_are_found() {
     let list = Place::new().run(&["plugins", "list", "--json"]).ok().json();
     let tasks = "dataset-analyze dataset-check dataset-demo dataset-prepare img2img inpaint lora-convert lora-extract \
-                 lora-inspect lora-merge model-convert model-inspect train-lora train-search txt2img";
+                 lora-inspect lora-merge model-convert model-inspect train-lora train-search txt2img upscale";
     assert_eq!(keys(&list, "task"), tasks.split(' ').collect::<Vec<_>>());
     assert_eq!(
         keys(&list, "engine"),
-        ["adapters", "dataset", "lora-trainer", "model-tools", "stable-diffusion"]
+        ["adapters", "dataset", "esrgan", "lora-trainer", "model-tools", "stable-diffusion"]
     );
     let samplers = "ddim ddpm deis dpm2 dpm2_a dpmpp_2m dpmpp_2m_sde dpmpp_2s_a dpmpp_3m_sde dpmpp_sde euler euler_a \
                     heun ipndm lcm lms pndm restart tcd unipc";
@@ -78,7 +78,10 @@ fn the_presets_of_the_repository_are_right_or_name_what_is_missing() {
     assert_eq!(verdict("inpaint/simple"), "valid; to be given: image, mask");
     assert_eq!(verdict("train-lora/mini-casual-shoes"), "valid");
     assert_eq!(verdict("train-lora/sd15-prototype"), "valid; to be given: train_dir, val_dir");
-    assert_eq!(verdict("upscale/real-esrgan"), "well-formed, but this build cannot run it");
+    assert_eq!(verdict("txt2img/basic-upscaled"), "valid");
+    assert_eq!(verdict("upscale/real-esrgan"), "valid; to be given: image");
+    assert_eq!(verdict("upscale/photo-x2"), "valid; to be given: image");
+    assert_eq!(verdict("upscale/anime-video"), "valid; to be given: image");
 }
 
 #[test]

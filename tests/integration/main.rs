@@ -28,3 +28,5 @@ mod runs;
 mod single_files;
 mod support;
 mod train;
+mod upscale;
+mod upscale_files;

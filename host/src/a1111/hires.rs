@@ -41,7 +41,9 @@ pub(super) fn write(
     }
     push("Hires steps", number("steps").map(Value::to_string));
     let theirs = |ours: &str| UPSCALERS.iter().find(|u| u.1 == ours).map(|u| u.0.to_string());
-    push("Hires upscaler", text("upscaler").and_then(theirs));
+    // A network goes by its own name.
+    let network = text("upscaler").filter(|ours| *ours == "model").and_then(|_| text("model"));
+    push("Hires upscaler", network.map(str::to_string).or_else(|| text("upscaler").and_then(theirs)));
     push("Hires sampler", text("sampler").and_then(|s| Some(samplers.find(s)?.about.title.clone())));
     push("Hires schedule type", text("schedule").and_then(|s| Some(schedules.find(s)?.about.title.clone())));
     push("Hires CFG Scale", number("cfg_scale").map(Value::to_string));

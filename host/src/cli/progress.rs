@@ -94,6 +94,7 @@ impl Observer for Progress {
                     Stage::Encode => "reading the prompt",
                     Stage::Denoise => "denoising",
                     Stage::Decode => "decoding",
+                    Stage::Upscale => "upscaling",
                     Stage::Prepare => "preparing",
                     Stage::Train => "training",
                     Stage::Validate => "validating",

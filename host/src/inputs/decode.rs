@@ -45,8 +45,28 @@ fn not_an_image(name: &str, head: &[u8]) -> Error {
     Error::new(ErrorKind::Corrupt, message).hint(FORMATS)
 }
 
-/// The image in a file; `name` is the file in messages.
+/// The image in a file, in 8 bits; `name` is the file in messages.
 pub fn decode(name: &str, bytes: &[u8]) -> Result<Image> {
+    let upright = upright(name, bytes)?;
+    convert(upright.image, upright.format)
+}
+
+/// The image in a file as it is: with samples of 16 bits, grey with alpha, and its colour profile.
+pub fn decode_whole(name: &str, bytes: &[u8]) -> Result<Image> {
+    let Upright { image, format, profile } = upright(name, bytes)?;
+    let image = convert_whole(image, format)?;
+    let fits = profile.filter(|p| profile_fits(p, image.format().channels()));
+    Ok(image.with_profile(fits.unwrap_or_default()))
+}
+
+/// An image turned as its EXIF mark says.
+struct Upright {
+    image: DynamicImage,
+    format: ImageFormat,
+    profile: Option<Vec<u8>>,
+}
+
+fn upright(name: &str, bytes: &[u8]) -> Result<Upright> {
     let format = sniff(name, bytes)?;
     let describe = |e| describe(name, format, e);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
@@ -62,9 +82,18 @@ pub fn decode(name: &str, bytes: &[u8]) -> Result<Image> {
     decoder.set_limits(limits(room)).map_err(describe)?;
     // A wrong orientation mark is no reason to refuse the picture.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    // Neither is a broken profile.
+    let profile = decoder.icc_profile().unwrap_or(None);
     let mut image = DynamicImage::from_decoder(decoder).map_err(describe)?;
     image.apply_orientation(orientation);
-    convert(image, format)
+    Ok(Upright { image, format, profile })
+}
+
+/// Whether a colour profile is for pixels like these, by the colour space in its header (ICC.1, 7.2.6): that of a
+/// picture for print is for its inks, which are gone when it is decoded.
+fn profile_fits(profile: &[u8], channels: usize) -> bool {
+    let space: &[u8] = if channels < 3 { b"GRAY" } else { b"RGB " };
+    profile.get(16..20) == Some(space) && profile.get(36..40) == Some(&b"acsp"[..])
 }
 
 /// No limit on the sides: those are checked by [`check_size`], which can say how large the image is.
@@ -161,11 +190,27 @@ fn convert(image: DynamicImage, format: ImageFormat) -> Result<Image> {
         DynamicImage::ImageRgb8(_) | DynamicImage::ImageRgb16(_) => {
             make(PixelFormat::Rgb8, image.into_rgb8().into_raw())
         }
-        // A GIF always comes with alpha, whether it has any or not.
-        DynamicImage::ImageRgba8(gif) if format == ImageFormat::Gif && gif.pixels().all(|p| p[3] == 255) => {
-            make(PixelFormat::Rgb8, DynamicImage::from(gif).into_rgb8().into_raw())
-        }
+        other if is_opaque_gif(&other, format) => make(PixelFormat::Rgb8, other.into_rgb8().into_raw()),
         other => make(PixelFormat::Rgba8, other.into_rgba8().into_raw()),
+    }
+}
+
+/// A GIF always comes with alpha, whether it has any or not.
+fn is_opaque_gif(image: &DynamicImage, format: ImageFormat) -> bool {
+    format == ImageFormat::Gif && image.as_rgba8().is_some_and(|gif| gif.pixels().all(|p| p[3] == 255))
+}
+
+fn convert_whole(image: DynamicImage, format: ImageFormat) -> Result<Image> {
+    let (width, height) = (image.width(), image.height());
+    let bytes = |samples: Vec<u16>| samples.into_iter().flat_map(u16::to_ne_bytes).collect::<Vec<u8>>();
+    let make = |format, data| Image::new(width, height, format, data);
+    match image {
+        DynamicImage::ImageLumaA8(i) => make(PixelFormat::GrayAlpha8, i.into_raw()),
+        DynamicImage::ImageLuma16(i) => make(PixelFormat::Gray16, bytes(i.into_raw())),
+        DynamicImage::ImageLumaA16(i) => make(PixelFormat::GrayAlpha16, bytes(i.into_raw())),
+        DynamicImage::ImageRgb16(i) => make(PixelFormat::Rgb16, bytes(i.into_raw())),
+        DynamicImage::ImageRgba16(i) => make(PixelFormat::Rgba16, bytes(i.into_raw())),
+        other => convert(other, format),
     }
 }
 
@@ -340,6 +385,51 @@ mod tests {
         let ink = |e: &mut png::Encoder<'_, &mut Vec<u8>>| e.set_depth(png::BitDepth::One);
         let image = decode("a.png", &png(4, 1, ink, &[0b0101_0000])).unwrap();
         assert_eq!((image.format(), image.data()), (PixelFormat::Gray8, &[0, 255, 0, 255][..]));
+    }
+
+    #[test]
+    fn a_whole_image_keeps_its_depth_its_greys_and_its_alpha() {
+        let deep = ImageBuffer::<Rgb<u16>, _>::from_pixel(2, 1, Rgb([65535, 128, 129]));
+        let image = decode_whole("a.png", &encode(deep, ImageFormat::Png)).unwrap();
+        assert_eq!((image.format(), &image.data()[2..4]), (PixelFormat::Rgb16, &128u16.to_ne_bytes()[..]));
+        let alpha = ImageBuffer::<LumaA<u16>, _>::from_pixel(1, 1, LumaA([0x8081, 0x4040]));
+        let image = decode_whole("a", &encode(alpha, ImageFormat::Png)).unwrap();
+        let expected = [0x8081u16, 0x4040].map(u16::to_ne_bytes).concat();
+        assert_eq!((image.format(), image.data()), (PixelFormat::GrayAlpha16, &expected[..]));
+        let grey = ImageBuffer::<LumaA<u8>, _>::from_pixel(1, 1, LumaA([7, 99]));
+        let image = decode_whole("a.png", &encode(grey, ImageFormat::Png)).unwrap();
+        assert_eq!((image.format(), image.data()), (PixelFormat::GrayAlpha8, &[7, 99][..]));
+        for format in ALL {
+            let image = decode_whole("a", &encode(noise(), format)).unwrap();
+            assert_eq!((image.format(), image.profile()), (PixelFormat::Rgb8, None), "{format:?}");
+        }
+    }
+
+    /// The header of a profile with nothing in it.
+    fn profile(space: &[u8; 4]) -> Vec<u8> {
+        let mut profile = vec![0; 132];
+        profile[..4].copy_from_slice(&132u32.to_be_bytes());
+        profile[16..20].copy_from_slice(space);
+        profile[36..40].copy_from_slice(b"acsp");
+        profile
+    }
+
+    #[test]
+    fn a_colour_profile_comes_along_if_it_is_for_these_pixels() {
+        let encoded = |space: &[u8; 4]| {
+            let mut info = png::Info::with_size(1, 1);
+            (info.color_type, info.bit_depth) = (png::ColorType::Rgb, png::BitDepth::Eight);
+            info.icc_profile = Some(profile(space).into());
+            let mut out = Vec::new();
+            let mut writer = png::Encoder::with_info(&mut out, info).unwrap().write_header().unwrap();
+            writer.write_image_data(&[1, 2, 3]).unwrap();
+            writer.finish().unwrap();
+            out
+        };
+        let image = decode_whole("a.png", &encoded(b"RGB ")).unwrap();
+        assert_eq!(image.profile(), Some(&profile(b"RGB ")[..]));
+        assert_eq!(decode_whole("a.png", &encoded(b"CMYK")).unwrap().profile(), None);
+        assert_eq!(decode("a.png", &encoded(b"RGB ")).unwrap().profile(), None);
     }
 
     #[test]

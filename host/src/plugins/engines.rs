@@ -42,10 +42,29 @@ struct ImageJson {
     height: u32,
     format: PixelFormat,
     facts: Value,
+    #[serde(default)]
+    profile: Vec<u8>,
+    /// The field and the name of its place, if it is to have one.
+    #[serde(default)]
+    at: Option<(String, String)>,
+}
+
+impl ImageJson {
+    fn of(image: &Image, facts: Value) -> Self {
+        let profile = image.profile().unwrap_or_default().to_vec();
+        let (width, height, format) = (image.width(), image.height(), image.format());
+        Self { width, height, format, facts, profile, at: None }
+    }
+
+    fn image(&self, bytes: Vec<u8>) -> Result<Image> {
+        Ok(Image::new(self.width, self.height, self.format, bytes)?.with_profile(self.profile.clone()))
+    }
 }
 
 /// The number of a wish for a file by its name; 0 wants bytes, 1 an image.
 const FILE: u64 = 2;
+/// The number of a wish for an image as its file has it.
+const PICTURE: u64 = 3;
 
 fn json<T: Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|e| Error::internal("not writable as JSON").because(e))
@@ -142,28 +161,34 @@ fn serve_engine(conn: &Conn, frame: Frame, ctx: &mut dyn EngineCtx) -> Result<Fr
             ok_json(&ctx.find_file(&kind, &name)?)
         }
         Tag::Input => {
-            let image = ctx.input_image(&frame.parse::<String>()?)?;
-            let json = about(&image, Value::Null)?;
+            let image = match frame.n {
+                PICTURE => {
+                    let (field, name) = frame.parse::<(String, String)>()?;
+                    ctx.input_picture(&field, &name)?
+                }
+                _ => ctx.input_image(&frame.parse::<String>()?)?,
+            };
+            let json = json(&ImageJson::of(&image, Value::Null))?;
             Ok(Frame { json, bytes: image.into_data(), ..Frame::new(Tag::Ok) })
         }
         Tag::Image => {
             let about: ImageJson = frame.parse()?;
-            ctx.image(Image::new(about.width, about.height, about.format, frame.bytes)?, about.facts)?;
+            let image = about.image(frame.bytes)?;
+            match &about.at {
+                None => ctx.image(image, about.facts)?,
+                Some((field, name)) => ctx.image_named(image, about.facts, field, name)?,
+            }
             Ok(Frame::new(Tag::Ok))
         }
         Tag::Preview => {
             let about: ImageJson = frame.parse()?;
-            let of: PreviewOf = serde_json::from_value(about.facts)
+            let of: PreviewOf = serde_json::from_value(about.facts.clone())
                 .map_err(|e| Error::internal("a preview of nothing").because(e))?;
-            ctx.preview(Image::new(about.width, about.height, about.format, frame.bytes)?, of)?;
+            ctx.preview(about.image(frame.bytes)?, of)?;
             Ok(Frame::new(Tag::Ok))
         }
         other => Err(unexpected(other)),
     }
-}
-
-fn about(image: &Image, facts: Value) -> Result<String> {
-    json(&ImageJson { width: image.width(), height: image.height(), format: image.format(), facts })
 }
 
 // ---- The worker's side.
@@ -176,6 +201,10 @@ impl LinkEngineCtx<'_> {
     fn make(&self, tag: Tag, key: &str, options: &Value) -> Result<Handle> {
         let answer = self.0.ask(Out { json: &Make::json(key, options), ..Out::new(tag) })?;
         Ok(Handle::of(self.0, &answer))
+    }
+
+    fn hand_over(&self, tag: Tag, image: &Image, about: &ImageJson) -> Result<()> {
+        self.0.ask(Out { json: &json(about)?, bytes: image.data(), ..Out::new(tag) }).map(drop)
     }
 }
 
@@ -194,8 +223,12 @@ impl EngineCtx for LinkEngineCtx<'_> {
     }
     fn input_image(&mut self, field: &str) -> Result<Image> {
         let answer = self.0.ask(Out { n: 1, json: &json(&field)?, ..Out::new(Tag::Input) })?;
-        let about: ImageJson = answer.parse()?;
-        Image::new(about.width, about.height, about.format, answer.bytes)
+        answer.parse::<ImageJson>()?.image(answer.bytes)
+    }
+    fn input_picture(&mut self, field: &str, name: &str) -> Result<Image> {
+        let text = json(&(field, name))?;
+        let answer = self.0.ask(Out { n: PICTURE, json: &text, ..Out::new(Tag::Input) })?;
+        answer.parse::<ImageJson>()?.image(answer.bytes)
     }
     fn input_bytes(&mut self, field: &str) -> Result<Vec<u8>> {
         Ok(self.0.ask(Out { json: &json(&field)?, ..Out::new(Tag::Input) })?.bytes)
@@ -204,12 +237,14 @@ impl EngineCtx for LinkEngineCtx<'_> {
         self.0.ask(Out { n: FILE, json: &json(&(kind, name))?, ..Out::new(Tag::Input) })?.parse()
     }
     fn image(&mut self, image: Image, facts: Value) -> Result<()> {
-        let text = about(&image, facts)?;
-        self.0.ask(Out { json: &text, bytes: image.data(), ..Out::new(Tag::Image) }).map(drop)
+        self.hand_over(Tag::Image, &image, &ImageJson::of(&image, facts))
+    }
+    fn image_named(&mut self, image: Image, facts: Value, field: &str, name: &str) -> Result<()> {
+        let at = Some((field.to_string(), name.to_string()));
+        self.hand_over(Tag::Image, &image, &ImageJson { at, ..ImageJson::of(&image, facts) })
     }
     fn preview(&mut self, image: Image, of: PreviewOf) -> Result<()> {
-        let text = about(&image, serde_json::json!(of))?;
-        self.0.ask(Out { json: &text, bytes: image.data(), ..Out::new(Tag::Preview) }).map(drop)
+        self.hand_over(Tag::Preview, &image, &ImageJson::of(&image, serde_json::json!(of)))
     }
 }
 

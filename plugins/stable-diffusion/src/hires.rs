@@ -28,6 +28,8 @@ pub enum Upscaler {
     Bicubic,
     /// Pixels, each repeated.
     Nearest,
+    /// Pixels, with the network that `model` names.
+    Model,
 }
 
 /// How an upscaler works.
@@ -37,6 +39,8 @@ pub enum Enlarging {
     Latents(Filter),
     /// On pixels.
     Pixels(FilterType),
+    /// On pixels, by a network.
+    Network,
 }
 
 impl Upscaler {
@@ -50,6 +54,7 @@ impl Upscaler {
             Self::Lanczos => Enlarging::Pixels(FilterType::Lanczos3),
             Self::Bicubic => Enlarging::Pixels(FilterType::CatmullRom),
             Self::Nearest => Enlarging::Pixels(FilterType::Nearest),
+            Self::Model => Enlarging::Network,
         }
     }
 }
@@ -76,6 +81,8 @@ pub struct Hires {
     pub strength: f64,
     /// What makes the first pass larger.
     pub upscaler: Upscaler,
+    /// With `upscaler: model`, the key of a model for the engine `esrgan`: `realesr-animevideov3`.
+    pub model: String,
     /// The sampler of the second pass, if another, with its own default options.
     pub sampler: Option<String>,
     /// The schedule of the second pass, if another, with its own default options.
@@ -98,6 +105,7 @@ impl Default for Hires {
             steps: 0,
             strength: 0.7,
             upscaler: Upscaler::default(),
+            model: String::new(),
             sampler: None,
             schedule: None,
             cfg_scale: None,
@@ -139,6 +147,22 @@ impl Hires {
         ((all as usize).max(taken as usize), taken as usize)
     }
 
+    fn check_model(&self) -> Option<Violation> {
+        match (self.upscaler, self.model.is_empty()) {
+            (Upscaler::Model, true) => {
+                let violation =
+                    Violation::new("/hires/model", "no model is named that enlarges the first pass");
+                Some(violation.hint("name one, such as realesr-animevideov3"))
+            }
+            (Upscaler::Model, false) | (_, true) => None,
+            (_, false) => {
+                let violation =
+                    Violation::new("/hires/model", "a model is named, but another upscaler chosen");
+                Some(violation.hint("set `hires.upscaler=model`"))
+            }
+        }
+    }
+
     /// What is wrong with it for a first pass of this size; sides are to be multiples of `unit`.
     pub fn check(&self, first: (u32, u32), unit: u32) -> Vec<Violation> {
         if !self.is_on() {
@@ -146,6 +170,9 @@ impl Hires {
             let message = "a second pass is described, but not its size";
             let violation = || Violation::new("/hires/scale", message).hint("set `hires.scale`, such as 2");
             return if unused { vec![violation()] } else { Vec::new() };
+        }
+        if let Some(violation) = self.check_model() {
+            return vec![violation];
         }
         let (w, h) = self.exact(first);
         let fits = |v: f64| v.fract() == 0.0 && (v as u32).is_multiple_of(unit);
@@ -237,6 +264,11 @@ mod tests {
         assert_eq!(check(Hires { width: 1024, height: 768, ..Hires::default() })[0].pointer, "/hires/width");
         assert_eq!(check(Hires { width: 256, ..Hires::default() })[0].pointer, "/hires/width");
         assert_eq!(check(Hires { scale: 8.5, ..Hires::default() }).len(), 1);
+        let network = Hires { scale: 2.0, upscaler: Upscaler::Model, ..Hires::default() };
+        assert_eq!(check(network.clone())[0].pointer, "/hires/model");
+        assert_eq!(check(Hires { model: "m".into(), ..network.clone() }), []);
+        let other = Hires { model: "m".into(), upscaler: Upscaler::Lanczos, ..network };
+        assert_eq!(check(other)[0].pointer, "/hires/model");
     }
 
     /// A1111: `steps = int(requested / min(strength, 0.999))`, of which the last `requested` are taken.

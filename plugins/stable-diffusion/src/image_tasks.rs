@@ -100,7 +100,9 @@ impl SdSession {
         let sigmas = self.sigmas(schedule.as_ref(), base, all)?;
         // A schedule may have more or fewer levels than it was asked for.
         let sigmas = &sigmas[sigmas.len().saturating_sub(taken + 1)..];
-        let job = Job { params: base, sigmas, start: Some(start), second: None, finish };
+        let upscaler = self.last_upscaler(base, ctx)?;
+        let upscaler = upscaler.as_deref();
+        let job = Job { params: base, sigmas, start: Some(start), second: None, finish, upscaler };
         self.images(&job, sampler.as_mut(), ctx)?;
         Ok(json!({"seconds": began.elapsed().as_secs_f64()}))
     }

@@ -9,6 +9,7 @@
 
 pub mod canvas;
 pub mod decoding;
+pub mod enlarging;
 pub mod guided;
 pub mod hires;
 pub mod image_params;

@@ -3,6 +3,7 @@
 use crate::decoding::{Decoder, Pieces};
 use crate::params::Txt2Img;
 use crate::pipeline::{Part, Pipeline};
+use atelier_diffusion::memory::{BASE, limit, words};
 use atelier_models::{UNetConfig, VaeConfig};
 use atelier_sdk::{Error, ErrorKind, Result};
 use schemars::JsonSchema;
@@ -30,8 +31,6 @@ pub enum Residency {
     Staged,
 }
 
-/// What the process takes beside weights and activations.
-const BASE: u64 = 64 << 20;
 const F32: u64 = 4;
 
 /// The memory a run needs, in bytes, as far as shapes tell. Networks whose weights are made up count as nothing.
@@ -104,26 +103,6 @@ fn decode_bytes(vae: &VaeConfig, height: usize, width: usize, pieces: &Pieces) -
     }
 }
 
-/// Memory that a run may take, in bytes: what was given in GiB, else what is free.
-pub fn limit(given_gib: f64, free: Option<u64>) -> Option<u64> {
-    if given_gib > 0.0 { Some((given_gib * (1u64 << 30) as f64) as u64) } else { free }
-}
-
-/// Memory that is free for the networks of a device, in bytes, if the system tells. The memory of a CUDA device is not
-/// asked for.
-pub fn available(device: &candle_core::Device) -> Option<u64> {
-    if device.is_cuda() {
-        return None;
-    }
-    let mut system = sysinfo::System::new().ok()?;
-    system.refresh_memory();
-    let free = system.available_memory();
-    // Not the group's own count of free memory, which takes cached files for used.
-    let group = system.cgroup_limits().map(|limits| limits.total_memory.saturating_sub(limits.rss));
-    let limited = group.map_or(free, |group| free.min(group));
-    (limited > 0).then_some(limited)
-}
-
 /// Applies a policy: gives what becomes of it, and words if that is less than was hoped for.
 ///
 /// # Errors
@@ -134,7 +113,7 @@ pub fn choose(
     limit_gib: f64,
     free: Option<u64>,
 ) -> Result<(Residency, Option<String>)> {
-    let limit = self::limit(limit_gib, free);
+    let limit = limit(limit_gib, free);
     let fits = |residency| limit.is_none_or(|limit| need.total(residency) <= limit);
     let least = if policy == MemoryPolicy::Resident { Residency::Resident } else { Residency::Staged };
     if !fits(least) {
@@ -171,11 +150,6 @@ fn too_little(need: &Need, least: Residency, limit: u64, given: bool) -> Error {
         Residency::Staged => e.hint("a smaller image, `--dtype bf16` or `vae_tiling: blended` needs less"),
     };
     e.hint("the estimate may be wrong: `memory_limit` sets what a run may take, in GiB")
-}
-
-fn words(bytes: u64) -> String {
-    let mib = bytes as f64 / (1u64 << 20) as f64;
-    if mib < 1000.0 { format!("{mib:.1} MiB") } else { format!("{:.2} GiB", mib / 1024.0) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Parameters of the tasks.
 
 use crate::decoding::{Decoder, VaeTiling};
+use crate::enlarging::Upscale;
 use crate::guided::CfgBatch;
 use crate::hires::Hires;
 use crate::loras::{LoraFile, LoraMode, check_loras};
@@ -131,6 +132,8 @@ pub struct Txt2Img {
     pub cfg_batch: CfgBatch,
     /// A second pass at a larger size; for `txt2img`.
     pub hires: Hires,
+    /// A finished image goes through an upscaler before it is kept.
+    pub upscale: Upscale,
 }
 
 impl Txt2Img {
@@ -235,6 +238,7 @@ impl Default for Txt2Img {
             preview_every: 1,
             cfg_batch: CfgBatch::default(),
             hires: Hires::default(),
+            upscale: Upscale::default(),
         }
     }
 }
@@ -277,8 +281,13 @@ impl TaskParams for Txt2Img {
             return Err(violations);
         }
         let matrix = self.matrix().err().map(|e| Violation::new("/prompt_matrix", e.message()));
-        let violations =
-            [self.check_hires(), check_loras(&self.loras), matrix.into_iter().collect()].concat();
+        let violations = [
+            self.check_hires(),
+            self.upscale.check(),
+            check_loras(&self.loras),
+            matrix.into_iter().collect(),
+        ]
+        .concat();
         if !violations.is_empty() {
             return Err(violations);
         }

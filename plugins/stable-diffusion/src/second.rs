@@ -1,7 +1,7 @@
 //! The second pass of a request at a larger size.
 
 use crate::canvas;
-use crate::hires::{self, Enlarging, Hires};
+use crate::hires::{self, Enlarging, Hires, Upscaler};
 use crate::image_params::Fill;
 use crate::image_tasks::values;
 use crate::latent_scale;
@@ -13,8 +13,10 @@ use crate::prompt::drawn::Drawn;
 use crate::prompt::encode::Encoder;
 use crate::session::{Drawing, Job, SdSession, Text, options};
 use crate::start::Start;
+use atelier_diffusion::upscale::{Enlarge, Network};
 use atelier_sdk::{EngineCtx, Error, Event, Result, Stage};
-use image::imageops;
+use image::imageops::{self, FilterType};
+use std::sync::Arc;
 
 /// A second pass, planned.
 pub(crate) struct Second {
@@ -22,6 +24,8 @@ pub(crate) struct Second {
     /// The request that it is, at its own size.
     pub(crate) params: Txt2Img,
     sigmas: Vec<f32>,
+    /// What enlarges the first pass, if a network does.
+    network: Option<Arc<Network>>,
 }
 
 impl Second {
@@ -54,7 +58,14 @@ impl SdSession {
         let (all, taken) = hires.steps(first.steps);
         let sigmas = self.sigmas(schedule.as_ref(), &params, all)?;
         let sigmas = sigmas[sigmas.len().saturating_sub(taken + 1)..].to_vec();
-        Ok(Second { hires: hires.clone(), params, sigmas })
+        let network = match hires.upscaler {
+            Upscaler::Model => {
+                let opened = self.upscaler(&hires.model, None, ctx);
+                Some(opened.map_err(|e| e.context(named("model")))?)
+            }
+            _ => None,
+        };
+        Ok(Second { hires: hires.clone(), params, sigmas, network })
     }
 
     /// Draws the second pass of images whose first pass gave `latents`. The noise comes from each image's own seed
@@ -94,20 +105,24 @@ impl SdSession {
         let from = self.pipeline.latent_shape(first.width, first.height);
         let (width, height) = (second.params.width, second.params.height);
         let [_, _, h, w] = self.pipeline.latent_shape(width, height);
-        let filter = match second.hires.upscaler.enlarging() {
-            Enlarging::Latents(filter) => {
-                let resized = |x: &Vec<f32>| latent_scale::resized(x, from, (h, w), filter);
-                return Ok(latents.iter().map(resized).collect());
-            }
-            Enlarging::Pixels(filter) => filter,
-        };
+        let enlarging = second.hires.upscaler.enlarging();
+        if let Enlarging::Latents(filter) = enlarging {
+            let resized = |x: &Vec<f32>| latent_scale::resized(x, from, (h, w), filter);
+            return Ok(latents.iter().map(resized).collect());
+        }
         self.leave(Part::Unet);
         self.ready(Part::Vae, ctx)?;
         let mut out = Vec::new();
         for x in &latents {
             ctx.event(Event::Stage { stage: Stage::Decode })?;
-            let image = canvas::rgb(&self.pipeline.decode(x, from, &self.pieces())?)?;
-            out.push(values(&self.encode(&imageops::resize(&image, width, height, filter), ctx)?)?);
+            let mut image = self.pipeline.decode(x, from, &self.pieces())?;
+            if let Some(network) = &second.network {
+                image = self.enlarged_by(network, &image, &Enlarge::default(), first.memory_limit, ctx)?;
+            }
+            let filter =
+                if let Enlarging::Pixels(filter) = enlarging { filter } else { FilterType::Lanczos3 };
+            let image = imageops::resize(&canvas::rgb(&image)?, width, height, filter);
+            out.push(values(&self.encode(&image, ctx)?)?);
         }
         self.leave(Part::Vae);
         self.ready(Part::Unet, ctx)?;

@@ -1,9 +1,10 @@
 //! A loaded model at work.
 
 use crate::decoding::{self, Decoder, Pieces, Tiny, VaeTiling};
+use crate::enlarging::Upscalers;
 use crate::guided::{Guided, Timesteps};
 use crate::loras::{self, Loras, Wanted};
-use crate::memory::{self, Need, Residency};
+use crate::memory::{Need, Residency, choose};
 use crate::params::Txt2Img;
 use crate::pipeline::{Part, Pipeline};
 use crate::preview::{Colours, Painter, Preview, Previews};
@@ -15,8 +16,9 @@ use crate::second::Second;
 use crate::start::{Blended, Start};
 use crate::together::{self, Denoise};
 use crate::variation::Seeds;
-use atelier_diffusion::device;
 use atelier_diffusion::files::Files;
+use atelier_diffusion::upscale::Network;
+use atelier_diffusion::{device, memory};
 use atelier_sdk::rng::NormalRng;
 use atelier_sdk::{
     EngineCtx, Error, ErrorKind, Event, Result, ResultExt, Run, Sampler, Schedule, Session, Stage, task,
@@ -41,6 +43,7 @@ pub struct SdSession {
     colours: RefCell<Option<Colours>>,
     /// The adapters on the networks.
     loras: RefCell<Loras>,
+    pub(crate) upscalers: Upscalers,
 }
 
 /// What the images of a request have in common.
@@ -53,6 +56,8 @@ pub(crate) struct Job<'a> {
     pub second: Option<&'a Second>,
     /// What becomes of a decoded image.
     pub finish: &'a dyn Fn(atelier_sdk::Image) -> Result<atelier_sdk::Image>,
+    /// What enlarges a finished image.
+    pub upscaler: Option<&'a Network>,
 }
 
 pub(crate) fn for_inpainting() -> Error {
@@ -70,6 +75,7 @@ impl SdSession {
             tiny: RefCell::default(),
             colours: RefCell::default(),
             loras: RefCell::default(),
+            upscalers: Upscalers::default(),
         }
     }
 
@@ -91,7 +97,7 @@ impl SdSession {
                     .into(),
             })?;
         }
-        let (residency, remark) = memory::choose(&need, params.memory, params.memory_limit, free)?;
+        let (residency, remark) = choose(&need, params.memory, params.memory_limit, free)?;
         self.residency = residency;
         ctx.event(Event::Metric { name: "memory.estimate".into(), value: need.total(residency) as f64 })?;
         if let Some(message) = remark {
@@ -150,8 +156,11 @@ impl SdSession {
         let schedule = ctx.schedule(&params.schedule, &options(&params.schedule_options))?;
         let sigmas = self.sigmas(schedule.as_ref(), params, params.steps as usize)?;
         let second = params.hires.is_on().then(|| self.second(params, &params.hires, ctx)).transpose()?;
+        let upscaler = self.last_upscaler(params, ctx)?;
         self.settle(params, false, ctx)?;
-        let job = Job { params, sigmas: &sigmas, start: None, second: second.as_ref(), finish: &Ok };
+        let upscaler = upscaler.as_deref();
+        let job =
+            Job { params, sigmas: &sigmas, start: None, second: second.as_ref(), finish: &Ok, upscaler };
         self.images(&job, sampler.as_mut(), ctx)?;
         Ok(json!({"seconds": began.elapsed().as_secs_f64()}))
     }
@@ -214,7 +223,12 @@ impl SdSession {
         self.ready(Part::Vae, ctx)?;
         for (text, latents) in texts.iter().zip(latents) {
             let image = self.decoded(job.second.map_or(job.params, |s| &s.params), &latents, ctx)?;
-            ctx.image((job.finish)(image)?, text.facts())?;
+            let mut image = (job.finish)(image)?;
+            if let Some(network) = job.upscaler {
+                let how = &job.params.upscale.how;
+                image = self.enlarged_by(network, &image, how, job.params.memory_limit, ctx)?;
+            }
+            ctx.image(image, text.facts())?;
         }
         self.leave(Part::Vae);
         Ok(())

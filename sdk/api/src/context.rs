@@ -38,6 +38,22 @@ struct ImageMeta {
     width: u32,
     height: u32,
     format: PixelFormat,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    profile: Vec<u8>,
+}
+
+impl ImageMeta {
+    fn of(image: &Image) -> Self {
+        let profile = image.profile().unwrap_or_default().to_vec();
+        Self { width: image.width(), height: image.height(), format: image.format(), profile }
+    }
+}
+
+/// Where an image is to stand.
+#[derive(Serialize, Deserialize)]
+struct Place {
+    field: String,
+    name: String,
 }
 
 /// What an engine asks of [`EngineCtxAbi::input`].
@@ -49,6 +65,9 @@ struct Input<'a> {
     /// With [`Wanted::File`], of which kind; the field is then its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kind: Option<std::borrow::Cow<'a, str>>,
+    /// With [`Wanted::Picture`], which file of a folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<std::borrow::Cow<'a, str>>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy)]
@@ -57,6 +76,7 @@ enum Wanted {
     Image,
     Bytes,
     File,
+    Picture,
 }
 
 pub(crate) fn parse<T: serde::de::DeserializeOwned>(what: &str, json: &str) -> Result<T> {
@@ -128,6 +148,10 @@ impl EngineCtxAbi for OfferedEngineCtx<'_> {
                     let bytes = self.0.input_bytes(&input.field)?.into();
                     Ok(Blob { meta_json: "{}".into(), bytes })
                 }
+                Wanted::Picture => {
+                    let name = input.name.unwrap_or_default();
+                    image_blob(self.0.input_picture(&input.field, &name)?)
+                }
                 Wanted::File => {
                     let kind = input.kind.unwrap_or_default();
                     let found = self.0.find_file(&kind, &input.field)?;
@@ -150,20 +174,34 @@ impl EngineCtxAbi for OfferedEngineCtx<'_> {
                 ));
             }
             let image = blob_image(meta.clone(), bytes.to_vec())?;
-            self.0.image(image, meta["facts"].clone())
+            match meta.get("at") {
+                None => self.0.image(image, meta["facts"].clone()),
+                Some(at) => {
+                    let at: Place = parse("where an image is to stand", &at.to_string())?;
+                    self.0.image_named(image, meta["facts"].clone(), &at.field, &at.name)
+                }
+            }
         })
     }
 }
 
 fn image_blob(image: Image) -> Result<Blob> {
-    let meta = ImageMeta { width: image.width(), height: image.height(), format: image.format() };
-    Ok(Blob { meta_json: write(&meta)?.into(), bytes: RVec::from(image.into_data()) })
+    Ok(Blob { meta_json: write(&ImageMeta::of(&image))?.into(), bytes: RVec::from(image.into_data()) })
 }
 
 fn blob_image(meta: Value, bytes: Vec<u8>) -> Result<Image> {
     let meta: ImageMeta =
         serde_json::from_value(meta).map_err(|e| Error::internal("an image without its size").because(e))?;
-    Image::new(meta.width, meta.height, meta.format, bytes)
+    Ok(Image::new(meta.width, meta.height, meta.format, bytes)?.with_profile(meta.profile))
+}
+
+/// What is said of an image that is handed over.
+fn output_meta(image: &Image, kind: &str, more: (&str, Value)) -> Result<Value> {
+    let mut meta = serde_json::to_value(ImageMeta::of(image))
+        .map_err(|e| Error::internal("not writable as JSON").because(e))?;
+    meta["kind"] = json!(kind);
+    meta[more.0] = more.1;
+    Ok(meta)
 }
 
 // ---- A context from across, in use.
@@ -189,8 +227,15 @@ pub(crate) struct UsedEngineCtx<'a>(pub EngineCtxMut<'a>);
 
 impl UsedEngineCtx<'_> {
     fn input(&mut self, field: &str, wanted: Wanted) -> Result<Blob> {
-        let what = write(&Input { field: field.into(), wanted, kind: None })?;
-        self.0.input(what.as_str().into()).into_result().map_err(from_abi)
+        self.ask(&Input { field: field.into(), wanted, kind: None, name: None })
+    }
+
+    fn ask(&mut self, input: &Input<'_>) -> Result<Blob> {
+        self.0.input(write(input)?.as_str().into()).into_result().map_err(from_abi)
+    }
+
+    fn hand_over(&mut self, image: &Image, meta: &Value) -> Result<()> {
+        self.0.output(meta.to_string().as_str().into(), image.data().into()).into_result().map_err(from_abi)
     }
 }
 
@@ -217,21 +262,30 @@ impl EngineCtx for UsedEngineCtx<'_> {
         Ok(self.input(field, Wanted::Bytes)?.bytes.into())
     }
     fn find_file(&mut self, kind: &str, name: &str) -> Result<FoundFile> {
-        let what = write(&Input { field: name.into(), wanted: Wanted::File, kind: Some(kind.into()) })?;
-        let blob = self.0.input(what.as_str().into()).into_result().map_err(from_abi)?;
-        parse("the file that was found", &blob.meta_json)
+        let input = Input { field: name.into(), wanted: Wanted::File, kind: Some(kind.into()), name: None };
+        parse("the file that was found", &self.ask(&input)?.meta_json)
+    }
+    fn input_picture(&mut self, field: &str, name: &str) -> Result<Image> {
+        let named = Some(name).filter(|n| !n.is_empty()).map(Into::into);
+        let input = Input { field: field.into(), wanted: Wanted::Picture, kind: None, name: named };
+        match self.ask(&input) {
+            Ok(blob) => blob_image(parse("the description of an image", &blob.meta_json)?, blob.bytes.into()),
+            // An atelier that does not know this wish cannot read it; it has the image in 8 bits.
+            Err(e) if e.kind() == crate::ErrorKind::Internal && name.is_empty() => self.input_image(field),
+            Err(e) => Err(e),
+        }
     }
     fn image(&mut self, image: Image, facts: Value) -> Result<()> {
-        let (width, height, format) = (image.width(), image.height(), image.format());
-        let meta =
-            json!({"kind": "image", "width": width, "height": height, "format": format, "facts": facts});
-        self.0.output(meta.to_string().as_str().into(), image.data().into()).into_result().map_err(from_abi)
+        self.hand_over(&image, &output_meta(&image, "image", ("facts", facts))?)
+    }
+    fn image_named(&mut self, image: Image, facts: Value, field: &str, name: &str) -> Result<()> {
+        let mut meta = output_meta(&image, "image", ("facts", facts))?;
+        meta["at"] = json!(Place { field: field.into(), name: name.into() });
+        self.hand_over(&image, &meta)
     }
     fn preview(&mut self, image: Image, of: PreviewOf) -> Result<()> {
-        let (width, height, format) = (image.width(), image.height(), image.format());
-        let meta = json!({"kind": "preview", "width": width, "height": height, "format": format, "of": of});
-        let sent = self.0.output(meta.to_string().as_str().into(), image.data().into()).into_result();
-        match sent.map_err(from_abi) {
+        let meta = output_meta(&image, "preview", ("of", json!(of)))?;
+        match self.hand_over(&image, &meta) {
             // An atelier from before there were previews; nothing depends on them.
             Err(e) if e.kind() == crate::ErrorKind::Unsupported => Ok(()),
             other => other,

@@ -157,8 +157,21 @@ pub trait EngineCtx {
     /// As for [`Self::input_image`].
     fn input_bytes(&mut self, field: &str) -> Result<Vec<u8>>;
 
+    /// The image that parameter `field` names, upright, and otherwise as its file has it: with samples of 16 bits, grey,
+    /// alpha and colour profile. Of a field that names a folder (`x-file: path`), the file `name` in it; else `name` is
+    /// empty.
+    ///
+    /// # Errors
+    /// As for [`Self::input_image`]; a host that reads no images of folders.
+    fn input_picture(&mut self, field: &str, name: &str) -> Result<Image> {
+        match name {
+            "" => self.input_image(field),
+            _ => Err(Error::new(ErrorKind::Unsupported, "this host reads no images of a folder")),
+        }
+    }
+
     /// A file that a request means by its name, such as `<lora:shoes:1>` in a prompt: looked for in the folders for
-    /// files of this kind (`lora`), or the path itself if a field of the request names it. What was found stands in
+    /// files of this kind (`lora`) or among the described models (`upscaler`), or the path itself if a field of the request names it. What was found stands in
     /// the metadata of the run.
     ///
     /// # Errors
@@ -178,6 +191,15 @@ pub trait EngineCtx {
     /// # Errors
     /// The image could not be kept; the run should end.
     fn image(&mut self, image: Image, facts: Value) -> Result<()>;
+
+    /// Hands over a finished image that is to stand as `name` in the folder that parameter `field` names. The field's
+    /// schema says `x-file: out`. The name ends in `.png`; its metadata stand beside it.
+    ///
+    /// # Errors
+    /// As for [`Self::image`]; `field` is no such parameter, `name` no plain name.
+    fn image_named(&mut self, image: Image, facts: Value, _field: &str, _name: &str) -> Result<()> {
+        self.image(image, facts)
+    }
 
     /// Shows what an image looks like so far. Nothing depends on it: whoever has no use for previews leaves this as it
     /// is.

@@ -15,6 +15,8 @@ pub enum Stage {
     Denoise,
     /// Latents to pixels.
     Decode,
+    /// Pixels to more pixels.
+    Upscale,
     /// Training: looking at the data, and keeping what frozen networks make of it.
     Prepare,
     /// Training: steps of the weights.

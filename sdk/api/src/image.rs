@@ -13,26 +13,63 @@ pub enum PixelFormat {
     Rgb8,
     /// 8 bits each of red, green, blue, alpha.
     Rgba8,
+    /// 8 bits each of grey and alpha.
+    GrayAlpha8,
+    /// 16 bits of grey. Samples of 16 bits have the byte order of the machine.
+    Gray16,
+    /// 16 bits each of grey and alpha.
+    GrayAlpha16,
+    /// 16 bits each of red, green, blue.
+    Rgb16,
+    /// 16 bits each of red, green, blue, alpha.
+    Rgba16,
 }
 
 impl PixelFormat {
+    /// Samples of one pixel, alpha included.
+    pub const fn channels(self) -> usize {
+        match self {
+            Self::Gray8 | Self::Gray16 => 1,
+            Self::GrayAlpha8 | Self::GrayAlpha16 => 2,
+            Self::Rgb8 | Self::Rgb16 => 3,
+            Self::Rgba8 | Self::Rgba16 => 4,
+        }
+    }
+
+    /// Whether samples have 16 bits.
+    pub const fn is_deep(self) -> bool {
+        matches!(self, Self::Gray16 | Self::GrayAlpha16 | Self::Rgb16 | Self::Rgba16)
+    }
+
     /// Bytes of one pixel.
     pub const fn bytes(self) -> usize {
-        match self {
-            Self::Gray8 => 1,
-            Self::Rgb8 => 3,
-            Self::Rgba8 => 4,
-        }
+        if self.is_deep() { 2 * self.channels() } else { self.channels() }
+    }
+
+    /// The format of so many samples of a pixel, of 16 bits or 8; none for other numbers than 1 to 4.
+    pub const fn of(channels: usize, deep: bool) -> Option<Self> {
+        Some(match (channels, deep) {
+            (1, false) => Self::Gray8,
+            (2, false) => Self::GrayAlpha8,
+            (3, false) => Self::Rgb8,
+            (4, false) => Self::Rgba8,
+            (1, true) => Self::Gray16,
+            (2, true) => Self::GrayAlpha16,
+            (3, true) => Self::Rgb16,
+            (4, true) => Self::Rgba16,
+            _ => return None,
+        })
     }
 }
 
-/// An image in memory: rows from the top, no padding, sRGB.
+/// An image in memory: rows from the top, no padding; sRGB unless it carries a colour profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     width: u32,
     height: u32,
     format: PixelFormat,
     data: Vec<u8>,
+    profile: Vec<u8>,
 }
 
 impl Image {
@@ -48,7 +85,7 @@ impl Image {
                 data.len()
             )));
         }
-        Ok(Self { width, height, format, data })
+        Ok(Self { width, height, format, data, profile: Vec::new() })
     }
 
     /// An RGB image from planes of floats in -1 ..= 1 (channel, row, column), as decoders give them.
@@ -79,6 +116,18 @@ impl Image {
             data.extend([byte(planes[i]), byte(planes[n + i]), byte(planes[2 * n + i])]);
         }
         Self::new(width, height, PixelFormat::Rgb8, data)
+    }
+
+    /// With a colour profile (ICC.1) that says what its numbers mean; without bytes, with none.
+    #[must_use]
+    pub fn with_profile(mut self, profile: Vec<u8>) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// Its colour profile, if it has one.
+    pub fn profile(&self) -> Option<&[u8]> {
+        Some(self.profile.as_slice()).filter(|p| !p.is_empty())
     }
 
     /// Width in pixels.
@@ -126,6 +175,18 @@ mod tests {
     fn a_decoder_that_gives_nan_is_an_error_and_not_a_black_image() {
         let e = Image::from_planes(1, 1, &[0.0, f32::NAN, 0.0]).unwrap_err();
         assert!(e.message().contains("channel 1"), "{e}");
+    }
+
+    #[test]
+    fn a_format_follows_from_its_samples() {
+        for deep in [false, true] {
+            for channels in 1..=4 {
+                let format = PixelFormat::of(channels, deep).unwrap();
+                assert_eq!((format.channels(), format.is_deep()), (channels, deep));
+                assert_eq!(format.bytes(), channels * if deep { 2 } else { 1 });
+            }
+        }
+        assert!(PixelFormat::of(5, false).is_none());
     }
 
     #[test]

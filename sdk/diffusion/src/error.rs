@@ -10,6 +10,8 @@ pub fn model(what: &str, e: ModelError) -> Error {
         ModelError::Weights(w) => weights_kind(w),
         ModelError::Input { .. } => ErrorKind::InvalidRequest,
         ModelError::Tokenizer { .. } => ErrorKind::Corrupt,
+        ModelError::NotAnUpscaler { .. } => ErrorKind::Unsupported,
+        ModelError::Cancelled { .. } => ErrorKind::Cancelled,
         _ => ErrorKind::Internal,
     };
     Error::new(kind, what).because(e)

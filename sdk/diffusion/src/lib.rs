@@ -1,11 +1,13 @@
-//! What the engines on diffusion models share: where a model's networks are, the process they were trained for, the
-//! devices of this build, and how their errors become errors of the sdk.
+//! What engines share on top of the networks: where a diffusion model's networks are, the process they were trained for,
+//! images through an upscaler, the devices of this build and their memory, and how errors become errors of the sdk.
 
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod memory;
 pub mod pixels;
 pub mod process;
+pub mod upscale;
 
 pub use files::Files;
 pub use process::{Coefficients, Prediction, Process};

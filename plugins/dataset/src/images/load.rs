@@ -1,16 +1,12 @@
-//! Opens photos: the format is told by the content, the size is checked before a pixel is decoded.
+//! Opens photos.
 
 use super::Rgb;
 use crate::issue::{Issue, IssueKind};
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
-use std::io::Cursor;
+use atelier_pictures::{Flat, ImageFormat, Problem};
 use std::path::Path;
 
 /// Largest file that is read.
 pub const MAX_FILE: u64 = 256 << 20;
-/// Memory for what a file holds beside its pixels.
-const MAX_BESIDES: u64 = 64 << 20;
 
 /// A photo that was opened.
 #[derive(Debug)]
@@ -66,52 +62,18 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
 /// # Errors
 /// No image, damaged, cut off, or more than `max_megapixels` million pixels, which are not decoded then.
 pub fn decode(bytes: &[u8], max_megapixels: f64) -> Result<Photo, Refusal> {
-    let format = image::guess_format(bytes).map_err(|_| Refusal::bad(not_an_image(bytes)))?;
-    if !format.reading_enabled() {
-        return Err(Refusal::bad(format!("the format {format:?} is not read")));
-    }
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(limits(0));
-    let mut decoder = reader.into_decoder().map_err(damaged)?;
-    let (width, height) = decoder.dimensions();
-    let megapixels = f64::from(width) * f64::from(height) / 1e6;
-    if width == 0 || height == 0 {
-        return Err(Refusal::bad("it has no pixels"));
-    }
-    if megapixels > max_megapixels {
-        let reason =
-            format!("{width}x{height} are {megapixels:.0} megapixels; at most {max_megapixels} are opened");
-        return Err(Refusal { kind: IssueKind::TooLarge, reason });
-    }
-    if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
-        return Err(Refusal::bad("the JPEG is cut off"));
-    }
-    decoder.set_limits(limits(decoder.total_bytes().saturating_mul(2))).map_err(damaged)?;
-    // A wrong orientation mark is no reason to refuse the photo.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
-    image.apply_orientation(orientation);
-    let pixels = over_white(image);
-    Ok(Photo { pixels, format: name_of(format) })
-}
-
-fn limits(room: u64) -> Limits {
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(room + MAX_BESIDES);
-    limits
-}
-
-fn damaged(e: ImageError) -> Refusal {
-    match e {
-        ImageError::Limits(e) => Refusal { kind: IssueKind::TooLarge, reason: e.to_string() },
-        other => Refusal::bad(format!("damaged or cut off: {other}")),
-    }
-}
-
-fn not_an_image(bytes: &[u8]) -> String {
-    let head = &bytes[..bytes.len().min(8)];
-    let hex: Vec<String> = head.iter().map(|b| format!("{b:02x}")).collect();
-    format!("it is no image: it begins with {}", hex.join(" "))
+    let fits = |width, height| f64::from(width) * f64::from(height) / 1e6 <= max_megapixels;
+    let picture = atelier_pictures::decode(bytes, fits).map_err(|e| match e {
+        Problem::TooLarge { .. } => Refusal {
+            kind: IssueKind::TooLarge,
+            reason: format!("{e}; at most {max_megapixels} are opened"),
+        },
+        Problem::Memory(_) => Refusal { kind: IssueKind::TooLarge, reason: e.to_string() },
+        other => Refusal::bad(other.to_string()),
+    })?;
+    let format = name_of(picture.format);
+    let Flat { width, height, rgb, .. } = picture.flat();
+    Ok(Photo { pixels: Rgb { width, height, data: rgb }, format })
 }
 
 /// Names of formats, with the endings that files of each may have.
@@ -135,41 +97,11 @@ pub fn ending_differs(name: &str, format: &str) -> Option<String> {
     (!fits).then(|| format!("it is named .{ending} and is a {format}; it is read as what it is"))
 }
 
-/// Whether the end mark of a JPEG follows its pixels. The decoder fills what is missing with grey, silently.
-fn jpeg_is_whole(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    while let Some(&[0xff, mark]) = bytes.get(at..at + 2) {
-        match mark {
-            0xff => at += 1,
-            0xda => return bytes[at..].windows(2).rev().any(|w| w == [0xff, 0xd9]),
-            0x01 | 0xd0..=0xd9 => at += 2,
-            _ => match bytes.get(at + 2..at + 4) {
-                Some(&[high, low]) => at += 2 + usize::from(u16::from_be_bytes([high, low])),
-                _ => return false,
-            },
-        }
-    }
-    false
-}
-
-fn over_white(image: DynamicImage) -> Rgb {
-    let (width, height) = (image.width(), image.height());
-    if !image.color().has_alpha() {
-        return Rgb { width, height, data: image.into_rgb8().into_raw() };
-    }
-    let rgba = image.into_rgba8().into_raw();
-    let blend = |c: u8, a: u8| ((u32::from(c) * u32::from(a) + 255 * (255 - u32::from(a)) + 127) / 255) as u8;
-    let data = rgba
-        .chunks_exact(4)
-        .flat_map(|p| [blend(p[0], p[3]), blend(p[1], p[3]), blend(p[2], p[3])])
-        .collect();
-    Rgb { width, height, data }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::{ImageBuffer, Rgba, codecs::jpeg::JpegEncoder};
+    use image::{DynamicImage, ImageBuffer, codecs::jpeg::JpegEncoder};
+    use std::io::Cursor;
 
     fn jpeg(width: u32, height: u32) -> Vec<u8> {
         let image =
@@ -220,27 +152,5 @@ mod tests {
         assert_eq!((photo.format, photo.pixels.width), ("png", 3));
         assert!(ending_differs("a.jpg", photo.format).unwrap().contains("named .jpg and is a png"));
         assert_eq!(ending_differs("a.JPEG", decode(&jpeg(8, 8), 50.0).unwrap().format), None);
-    }
-
-    #[test]
-    fn what_is_transparent_is_white() {
-        let image = ImageBuffer::from_fn(2, 1, |x, _| Rgba([200, 0, 0, if x == 0 { 0 } else { 128 }]));
-        let photo = decode(&png(&DynamicImage::ImageRgba8(image)), 50.0).unwrap();
-        assert_eq!(photo.pixels.data, [255, 255, 255, 227, 127, 127]);
-    }
-
-    #[test]
-    fn a_photo_is_turned_as_its_camera_says() {
-        // An APP1 segment with one entry: orientation 6, turn right to view.
-        let plain = jpeg(40, 20);
-        let tiff =
-            [b"II*\0\x08\0\0\0\x01\0".as_slice(), b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"].concat();
-        let exif = [b"Exif\0\0".as_slice(), &tiff].concat();
-        let length = (exif.len() as u16 + 2).to_be_bytes();
-        let turned = [&plain[..2], &[0xff, 0xe1], &length, &exif, &plain[2..]].concat();
-        let photo = decode(&turned, 50.0).unwrap().pixels;
-        assert_eq!((photo.width, photo.height), (20, 40));
-        let straight = decode(&plain, 50.0).unwrap().pixels;
-        assert_eq!(photo.at(19, 0), straight.at(0, 0));
     }
 }

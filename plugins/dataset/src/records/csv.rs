@@ -1,8 +1,8 @@
 //! One CSV file with a header.
 
 use super::cells::{Records, parts};
-use super::table::{ColumnBuilder, Table};
-use super::texts::Dictionary;
+use super::table::{Column, ColumnBuilder, Table};
+use super::texts::{Dictionary, Texts};
 use super::{html, text};
 use crate::definition::is_plain_name;
 use crate::issue::{Issue, IssueKind};
@@ -49,9 +49,10 @@ fn header<'t>(path: &Path, text: &'t str) -> Result<(Vec<String>, &'t str, usize
 }
 
 /// The records of a part of a table; lines are counted from its beginning.
-struct Part<'t> {
+struct Part {
     columns: Vec<ColumnBuilder>,
-    ids: Vec<Cow<'t, str>>,
+    /// The column of the ids.
+    id_at: usize,
     /// The lines of the records.
     lines: Vec<usize>,
     issues: Vec<(IssueKind, usize, String)>,
@@ -59,10 +60,14 @@ struct Part<'t> {
     length: usize,
 }
 
-impl<'t> Part<'t> {
-    fn read(text: &'t str, width: usize, id_at: usize) -> Self {
-        let columns = (0..width).map(|_| ColumnBuilder::new("")).collect();
-        let mut part = Self { columns, ids: Vec::new(), lines: Vec::new(), issues: Vec::new(), length: 0 };
+impl Part {
+    fn read(text: &str, width: usize, id_at: usize) -> Self {
+        // As many as there would be if all were as long as the first.
+        let rows = text.len() / text.find('\n').unwrap_or(text.len()).max(1) + 1;
+        let column = |i| if i == id_at { ColumnBuilder::of_each(rows) } else { ColumnBuilder::of(rows) };
+        let columns = (0..width).map(column).collect();
+        let mut part =
+            Self { columns, id_at, lines: Vec::with_capacity(rows), issues: Vec::new(), length: 0 };
         let (mut records, mut cells, mut from) = (Records::of(text), Vec::with_capacity(width), 0);
         while let Some(line) = records.next_into(&mut cells) {
             if records.unclosed() {
@@ -73,29 +78,33 @@ impl<'t> Part<'t> {
                 part.issues.push((IssueKind::BadRecord, line, why));
                 break;
             }
-            part.add(&text[from..records.at()], &cells, line, id_at);
+            part.add(&text[from..records.at()], &cells, line);
             from = records.at();
         }
         part.length = records.line();
         part
     }
 
-    fn add(&mut self, raw: &str, cells: &[Cow<'t, str>], line: usize, id_at: usize) {
-        let id = cells.get(id_at).map_or(Cow::Borrowed(""), trimmed);
-        if let Some((kind, why)) = refusal(cells.len(), &id, self.columns.len()) {
+    fn add(&mut self, raw: &str, cells: &[Cow<'_, str>], line: usize) {
+        let id = cells.get(self.id_at).map_or("", |id| id.trim());
+        if let Some((kind, why)) = refusal(cells.len(), id, self.columns.len()) {
             return self.issues.push((kind, line, why));
         }
         // Looked at as a whole first: nearly every record is plain.
         // Without an early end, which lets the compiler look at many bytes at once.
-        let marked = raw.bytes().fold(false, |found, b| found | (b == b'<') | (b == b'&'));
-        if marked || cells.iter().any(|c| is_formula(c)) {
-            cells.iter().for_each(|cell| self.look(line, &id, cell));
+        let marked = raw.bytes().fold(0, |found, b| found | u8::from(b == b'<') | u8::from(b == b'&'));
+        if marked != 0 || cells.iter().any(|c| is_formula(c)) {
+            cells.iter().for_each(|cell| self.look(line, id, cell));
         }
         for (column, cell) in self.columns.iter_mut().zip(cells) {
             column.push_cleaned(cell, html::clean);
         }
-        self.ids.push(id);
         self.lines.push(line);
+    }
+
+    /// The ids of the records.
+    fn ids(&self) -> impl Iterator<Item = &str> {
+        self.columns[self.id_at].each().into_iter().flat_map(Texts::iter)
     }
 
     /// Notes what does not keep a record out.
@@ -110,14 +119,6 @@ impl<'t> Part<'t> {
     }
 }
 
-/// A cell without the white space around it.
-fn trimmed<'t>(cell: &Cow<'t, str>) -> Cow<'t, str> {
-    match cell {
-        Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
-        Cow::Owned(text) => Cow::Owned(text.trim().to_string()),
-    }
-}
-
 /// Why a record does not count.
 fn refusal(cells: usize, id: &str, width: usize) -> Option<(IssueKind, String)> {
     if cells != width {
@@ -129,28 +130,38 @@ fn refusal(cells: usize, id: &str, width: usize) -> Option<(IssueKind, String)> 
 
 /// One table of all parts, without the records whose id came before. `at` is the file's name, and the line that the
 /// first part begins in.
-fn joined(parts: Vec<Part<'_>>, at: (&str, usize), header: Vec<String>, issues: &mut Vec<Issue>) -> Table {
+fn joined(parts: Vec<Part>, at: (&str, usize), header: Vec<String>, issues: &mut Vec<Issue>) -> Table {
     let (name, mut first) = at;
-    let mut ids = Dictionary::default();
-    let mut kept: Vec<Vec<bool>> = Vec::with_capacity(parts.len());
-    for part in &parts {
+    let kept = firsts(&parts);
+    for (part, kept) in parts.iter().zip(&kept) {
         let mut issue =
             |kind, line, why| issues.push(Issue::new(kind, format!("{name}:{}", first + line), why));
-        let of_part: Vec<bool> = part.ids.iter().map(|id| ids.add(id).1).collect();
-        for (i, _) in of_part.iter().enumerate().filter(|(_, new)| !**new) {
-            let why = format!("id {} came before; the first record counts", part.ids[i]);
+        for (i, id) in part.ids().enumerate().filter(|(i, _)| !kept[*i]) {
+            let why = format!("id {id} came before; the first record counts");
             issue(IssueKind::DuplicateId, part.lines[i], why);
         }
         part.issues.iter().for_each(|(kind, line, why)| issue(*kind, *line, why.clone()));
-        kept.push(of_part);
         first += part.length;
     }
     let join = |(i, name): (usize, &String)| {
         let of_part = parts.iter().zip(&kept).map(|(p, kept)| (&p.columns[i], kept.as_slice()));
-        ColumnBuilder::joined(name, of_part)
+        ColumnBuilder::joined(name, &of_part.collect::<Vec<_>>())
     };
-    let columns = header.par_iter().enumerate().filter(|(_, name)| !name.is_empty()).map(join).collect();
-    Table::new(ids.into_texts(), columns)
+    let columns: Vec<Column> =
+        header.par_iter().enumerate().filter(|(_, name)| !name.is_empty()).map(join).collect();
+    let ids = parts.iter().zip(&kept).flat_map(|(part, kept)| part.ids().zip(kept));
+    Table::new(ids.filter(|(_, kept)| **kept).map(|(id, _)| id).collect(), columns)
+}
+
+/// Of each part's records: whether its id is the first of its kind.
+fn firsts(parts: &[Part]) -> Vec<Vec<bool>> {
+    let ids = || parts.iter().flat_map(Part::ids);
+    // In most tables they ascend, and are all different then.
+    if ids().is_sorted_by(|a, b| (a.len(), a) < (b.len(), b)) {
+        return parts.iter().map(|part| vec![true; part.lines.len()]).collect();
+    }
+    let mut known = Dictionary::of(ids().count());
+    parts.iter().map(|part| part.ids().map(|id| known.add(id).1).collect()).collect()
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>> {

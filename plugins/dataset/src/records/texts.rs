@@ -19,9 +19,18 @@ impl Texts {
 
     /// The text of a place.
     pub fn get(&self, place: u32) -> &str {
+        &self.all[self.range(place)]
+    }
+
+    fn range(&self, place: u32) -> std::ops::Range<usize> {
         let place = place as usize;
         let from = if place == 0 { 0 } else { self.ends[place - 1] };
-        &self.all[from..self.ends[place]]
+        from..self.ends[place]
+    }
+
+    /// Whether a place has a text: by bytes, without a look at where characters begin.
+    fn is(&self, place: u32, text: &str) -> bool {
+        self.all.as_bytes()[self.range(place)] == *text.as_bytes()
     }
 
     /// All, in order.
@@ -29,10 +38,28 @@ impl Texts {
         (0..self.len() as u32).map(|i| self.get(i))
     }
 
+    /// Bytes of all.
+    pub fn bytes(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Takes memory for more of them, of so many bytes in all.
+    pub fn reserve(&mut self, texts: usize, bytes: usize) {
+        self.ends.reserve(texts);
+        self.all.reserve(bytes);
+    }
+
     /// Adds one.
     pub fn push(&mut self, text: &str) {
         self.all.push_str(text);
         self.ends.push(self.all.len());
+    }
+
+    /// Adds all of another.
+    pub fn append(&mut self, other: &Self) {
+        let before = self.all.len();
+        self.all.push_str(&other.all);
+        self.ends.extend(other.ends.iter().map(|end| before + end));
     }
 }
 
@@ -55,6 +82,14 @@ pub struct Dictionary {
 }
 
 impl Dictionary {
+    /// An empty one with memory for so many texts.
+    pub fn of(texts: usize) -> Self {
+        let mut empty = Self::default();
+        empty.by_hash.reserve(texts);
+        empty.texts.reserve(texts, 8 * texts);
+        empty
+    }
+
     /// The texts.
     pub fn texts(&self) -> &Texts {
         &self.texts
@@ -68,7 +103,7 @@ impl Dictionary {
     /// The place of a text.
     pub fn find(&self, text: &str) -> Option<u32> {
         let first = *self.by_hash.get(&hash(text))?;
-        if self.texts.get(first) == text { Some(first) } else { self.others.get(text).copied() }
+        if self.texts.is(first, text) { Some(first) } else { self.others.get(text).copied() }
     }
 
     /// The place of a text, and whether it is new.
@@ -76,7 +111,7 @@ impl Dictionary {
         let place = self.texts.len() as u32;
         let first = *self.by_hash.entry(hash(text)).or_insert(place);
         if first != place {
-            if self.texts.get(first) == text {
+            if self.texts.is(first, text) {
                 return (first, false);
             }
             let other = *self.others.entry(text.into()).or_insert(place);
@@ -93,11 +128,23 @@ impl Dictionary {
 /// made to collide would be slow to read, and no more.
 fn hash(text: &str) -> u64 {
     let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
-    let (words, last) = text.as_bytes().as_chunks::<8>();
-    let hash = words.iter().fold(text.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
-    let hash = mix(hash, last.iter().rev().fold(0, |word, b| word << 8 | u64::from(*b)));
+    let bytes = text.as_bytes();
+    let hash = bytes.as_chunks::<8>().0.iter();
+    let hash = hash.fold(text.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    let hash = mix(hash, last_word(bytes));
     // The map looks at the highest and the lowest bits.
     hash ^ (hash >> 32)
+}
+
+/// The last eight bytes; of fewer, all of them, some twice.
+fn last_word(bytes: &[u8]) -> u64 {
+    if let Some(word) = bytes.last_chunk::<8>() {
+        return u64::from_le_bytes(*word);
+    }
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        return u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last));
+    }
+    bytes.iter().fold(0, |word, b| word << 8 | u64::from(*b))
 }
 
 /// For what is a hash already.

@@ -190,7 +190,7 @@ fn upscaler(weights: &Weights, about: &mut About) {
             _ => None,
         };
         about.what = "an upscaler of the class RRDBNet (ESRGAN, Real-ESRGAN)".into();
-        about.architecture = Some("rrdbnet");
+        about.architecture = Some("esrgan");
         about.set("blocks", blocks);
         about.set("features", first.first().copied().unwrap_or_default());
         about.set("factor", json!(factor));
@@ -203,7 +203,7 @@ fn upscaler(weights: &Weights, about: &mut About) {
         .filter_map(|n| Some((n.split('.').nth(1)?.parse::<usize>().ok()?, shape(n).first().copied()?)));
     if let Some((_, outputs)) = last.max() {
         about.what = "an upscaler of the class SRVGGNetCompact (Real-ESRGAN)".into();
-        about.architecture = Some("srvgg");
+        about.architecture = Some("esrgan");
         about.set("convolutions", convolutions);
         about.set("features", shape("body.0.weight").first().copied().unwrap_or_default());
         // The last convolution gives three colours for every pixel of a square.

@@ -126,7 +126,7 @@ mod tests {
         );
         let rooted = ["params_ema.body.0.rdb1.conv1.weight", "params.body.0.rdb1.conv1.weight"];
         assert_eq!(layout(&rooted), Some((Layout::Basic, "params_ema.")));
-        assert_eq!(new_of(&rooted), [&basic[0]]);
+        assert_eq!(new_of(&rooted), [basic[0]]);
         assert_eq!(layout(&["body.0.weight"]), Some((Layout::Compact, "")));
         assert_eq!(layout(&["layers.0.weight"]), None);
     }
