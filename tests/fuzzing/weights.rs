@@ -87,6 +87,22 @@ pub const TARGETS: &[Target] = &[
         mend: as_it_is,
     },
     Target {
+        name: "ncnn",
+        seeds: ncnn,
+        read: ncnn_model,
+        words: &[
+            b"7767517",
+            b"Convolution",
+            b"PReLU",
+            b" 0=4294967296",
+            b" 6=18446744073709551615",
+            b" -23310=1,2.0e-01",
+            b"\x47\x6b\x30\x01",
+            b"\x38\x4b\x0d\0",
+        ],
+        mend: as_it_is,
+    },
+    Target {
         name: "folder",
         seeds: folders,
         read: folder,
@@ -258,6 +274,28 @@ fn header_length(file: &mut [u8]) {
     let spaces = file[end..].iter().take_while(|b| **b == b' ').count();
     let length = (end + spaces - 8) as u64;
     file[..8].copy_from_slice(&length.to_le_bytes());
+}
+
+/// The text and the weights of a small model, one after the other.
+fn ncnn() -> Vec<Vec<u8>> {
+    let text = "7767517\n5 6\nInput data 0 1 data\nSplit s 1 2 data a b\nConvolution conv 1 1 a c 0=2 1=3 4=1 5=1 6=54 9=2 -23310=1,0.2\n\
+                PReLU slopes 1 1 c d 0=2\nBinaryOp sum 2 1 d b e 0=0\n";
+    let model = |tag: u32, kernel: usize| {
+        let weights = [&tag.to_le_bytes()[..], &vec![0; kernel + 8 + 8]].concat();
+        [text.as_bytes(), SEPARATOR, &weights].concat()
+    };
+    vec![model(0, 4 * 54), model(0x0130_6B47, 2 * 54)]
+}
+
+fn ncnn_model(bytes: &[u8]) -> bool {
+    let Some(at) = bytes.windows(SEPARATOR.len()).position(|w| w == SEPARATOR) else { return false };
+    let bin = bytes[at + SEPARATOR.len()..].to_vec();
+    let Ok(model) = atelier_weights::Ncnn::from_bytes(&bytes[..at], bin, "input") else { return false };
+    for layer in model.layers() {
+        let _ = (layer.number(0), layer.count(0, 1), layer.list(10));
+    }
+    read_all(model.weights());
+    true
 }
 
 /// Opens a file and reads every tensor in every way there is.

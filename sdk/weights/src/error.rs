@@ -17,8 +17,8 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The file is too short to be a safetensors file at all.
-    #[error("{}: expected a safetensors file of at least 10 bytes, found {found} bytes", path.display())]
+    /// The file is too short to be a safetensors file, or any with weights, at all.
+    #[error("{}: expected a file of weights of at least 10 bytes, found {found} bytes", path.display())]
     TooShort {
         /// The file.
         path: PathBuf,

@@ -4,9 +4,6 @@
 mod bin;
 mod param;
 
-#[cfg(test)]
-mod tests;
-
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 pub use param::NcnnLayer;
