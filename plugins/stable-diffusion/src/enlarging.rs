@@ -52,7 +52,10 @@ impl Upscale {
 
 /// The upscalers of a session that were used, each with how much noise it takes away.
 #[derive(Default)]
-pub struct Upscalers(RefCell<Vec<(PathBuf, Option<f64>, Arc<Network>)>>);
+pub struct Upscalers(RefCell<Vec<Opened>>);
+
+/// A network with the file and the denoising strength that it was made of.
+type Opened = (PathBuf, Option<f64>, Arc<Network>);
 
 impl SdSession {
     /// The network that a finished image goes through, if there is one.

@@ -18,8 +18,8 @@ fn inputs(shapes: &[&[usize]]) -> Vec<Tensor> {
 
 /// Numbers that no finite difference moves across zero, where a rectifier has no derivative.
 fn off_zero(shapes: &[&[usize]]) -> Vec<Tensor> {
-    let away = |x: Tensor| ((x.sign().unwrap() * 0.05).unwrap() + x).unwrap();
-    inputs(shapes).into_iter().map(away).collect()
+    let away = |x: Tensor| (x.sign()? * 0.05)? + x;
+    inputs(shapes).into_iter().map(|x| away(x).expect("numbers of one shape")).collect()
 }
 
 fn checks() -> BTreeMap<&'static str, (Vec<Tensor>, Op)> {

@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_column_whose_values_do_not_repeat_reads_as_any_other() {
-        let text = |i: usize| if i % 5 == 0 { "NA".to_string() } else { format!(" {} ", i % 2000) };
+        let text = |i: usize| if i.is_multiple_of(5) { "NA".to_string() } else { format!(" {} ", i % 2000) };
         let build = |rows: std::ops::Range<usize>| {
             let mut b = ColumnBuilder::new("c");
             rows.for_each(|i| b.push(&text(i)));

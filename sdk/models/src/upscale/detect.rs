@@ -78,7 +78,7 @@ pub(super) fn rrdb(shape: Shape, last: Option<usize>) -> std::result::Result<Arc
     let unshuffle =
         unshuffle.ok_or_else(|| format!("an RRDBNet from {inputs} to {outputs} channels, not colours"))?;
     let full = 1usize << doublings.min(MAX_DOUBLINGS + 1);
-    if doublings > MAX_DOUBLINGS || full % unshuffle > 0 || blocks > MAX_BLOCKS {
+    if doublings > MAX_DOUBLINGS || !full.is_multiple_of(unshuffle) || blocks > MAX_BLOCKS {
         return Err(format!(
             "an RRDBNet of {blocks} blocks that folds {unshuffle}x{unshuffle} pixels and doubles {doublings} times"
         ));
@@ -108,7 +108,7 @@ pub(super) fn compact(
     let (Some(scale), 3) = (scale, inputs) else {
         return Err(format!("an SRVGGNetCompact from {inputs} to {outputs} channels, not colours"));
     };
-    if last < 2 || last % 2 > 0 || last / 2 > MAX_BLOCKS {
+    if last < 2 || !last.is_multiple_of(2) || last / 2 > MAX_BLOCKS {
         return Err(format!("an SRVGGNetCompact whose last convolution is number {last}"));
     }
     let rectifier = match (shape("body.1.weight"), rectifier) {

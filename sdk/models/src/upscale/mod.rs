@@ -28,7 +28,7 @@ const NETWORK: &str = "upscaler";
 
 #[derive(Clone, Debug)]
 enum Body {
-    Rrdb(Rrdb),
+    Rrdb(Box<Rrdb>),
     Compact(Compact),
 }
 
@@ -60,7 +60,7 @@ impl Upscaler {
     /// Missing or misshapen tensors.
     pub fn new(source: &Source, architecture: &Architecture) -> Result<Self> {
         let body = match architecture.family {
-            Family::Rrdb => Body::Rrdb(Rrdb::new(source, architecture)?),
+            Family::Rrdb => Body::Rrdb(Box::new(Rrdb::new(source, architecture)?)),
             Family::Compact => Body::Compact(Compact::new(source, architecture)?),
         };
         let elements = match &body {
