@@ -208,6 +208,9 @@ pub struct DatasetPrepare {
     /// Side of the squares in pixels
     #[arg(long)]
     pub size: Option<u32>,
+    /// What of a photo fills the square: photo, product
+    #[arg(long)]
+    pub frame: Option<String>,
     /// What surrounds a photo that is not square: own, white
     #[arg(long)]
     pub pad: Option<String>,

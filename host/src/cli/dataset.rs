@@ -53,6 +53,7 @@ fn given<T: Into<Value>>(params: &mut Map<String, Value>, field: &str, value: Op
 fn prepare(a: &DatasetPrepare) -> Result<Map<String, Value>> {
     let mut params = source(&a.source)?;
     given(&mut params, "size", a.size);
+    given(&mut params, "frame", a.frame.as_deref());
     given(&mut params, "pad", a.pad.as_deref());
     given(&mut params, "min_side", a.min_side);
     given(&mut params, "locales", (!a.locales.is_empty()).then(|| a.locales.clone()));

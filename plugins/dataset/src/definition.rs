@@ -122,6 +122,10 @@ pub struct SplitRule {
 pub struct ImageRule {
     /// Side of the square in pixels.
     pub size: u32,
+    /// What of a photo fills the square.
+    pub frame: Frame,
+    /// Room around the product on each side, as a share of the square's side, if the frame is the product.
+    pub margin: f64,
     /// What surrounds a photo that is not square.
     pub pad: Pad,
     /// Images with a shorter long side are left out.
@@ -132,6 +136,17 @@ pub struct ImageRule {
     pub near_bits: u32,
     /// Mean difference of the colours of near-duplicates where the product is, of 255.
     pub near_colour: f64,
+}
+
+/// What of a photo fills the square.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Frame {
+    /// All of it.
+    #[default]
+    Photo,
+    /// What is not background, in the middle; all of a photo whose background is not of one colour.
+    Product,
 }
 
 /// What surrounds a photo that is not square.
@@ -146,7 +161,16 @@ pub enum Pad {
 
 impl Default for ImageRule {
     fn default() -> Self {
-        Self { size: 512, pad: Pad::Own, min_side: 0, max_megapixels: 50.0, near_bits: 16, near_colour: 8.0 }
+        Self {
+            size: 512,
+            frame: Frame::Photo,
+            margin: 0.09,
+            pad: Pad::Own,
+            min_side: 0,
+            max_megapixels: 50.0,
+            near_bits: 16,
+            near_colour: 8.0,
+        }
     }
 }
 
@@ -233,6 +257,9 @@ impl Definition {
         if !(16..=4096).contains(&self.images.size) {
             return wrong("images.size", "must be between 16 and 4096");
         }
+        if !(0.0..=0.4).contains(&self.images.margin) {
+            return wrong("images.margin", "must be between 0 and 0.4");
+        }
         let limit = self.images.max_megapixels;
         if !(limit.is_finite() && limit > 0.0) {
             return wrong("images.max_megapixels", "must be a positive number");
@@ -296,6 +323,7 @@ captions:
             ("stratify:", "shares: {train: -1}, stratify:", "split.shares"),
             ("stratify:", "shares: {../x: 1}, stratify:", "cannot have a part named"),
             ("attributes:", "images: {size: 3}\nattributes:", "images.size"),
+            ("attributes:", "images: {margin: 0.5}\nattributes:", "images.margin"),
             ("shoes[,", "shoes[,", ""),
         ] {
             let text = SMALL.replace(from, to);

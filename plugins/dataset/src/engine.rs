@@ -118,6 +118,7 @@ fn run_prepare(p: &Prepare, ctx: &mut dyn EngineCtx) -> Result<Value> {
     let mut definition = Definition::read(&ctx.input_bytes("definition")?)?;
     let rules = &mut definition.images;
     rules.size = p.size.unwrap_or(rules.size);
+    rules.frame = p.frame.unwrap_or(rules.frame);
     rules.pad = p.pad.unwrap_or(rules.pad);
     rules.min_side = p.min_side.unwrap_or(rules.min_side);
     let places = Places {

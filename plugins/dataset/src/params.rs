@@ -108,6 +108,9 @@ pub struct Prepare {
     #[serde(default)]
     #[schemars(range(min = 16, max = 4096))]
     pub size: Option<u32>,
+    /// What of a photo fills the square, instead of the definition's.
+    #[serde(default)]
+    pub frame: Option<crate::definition::Frame>,
     /// What surrounds a photo that is not square, instead of the definition's.
     #[serde(default)]
     pub pad: Option<crate::definition::Pad>,

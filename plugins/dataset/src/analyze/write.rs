@@ -50,7 +50,7 @@ pub fn write(a: &Analysis, out: &Path, seed: u64) -> Result<Vec<String>> {
 fn draw(figure: &Figure, folder: &Path) -> Result<(String, Vec<u8>)> {
     let svg = svg::write(&figure.drawing)?;
     write_atomic(&folder.join(format!("{}.svg", figure.name)), svg.as_bytes())?;
-    let png = png_file::encode(&raster::draw(&figure.drawing, SCALE)?, None)?;
+    let png = png_file::encode_drawing(&raster::draw(&figure.drawing, SCALE)?)?;
     write_atomic(&folder.join(format!("{}.png", figure.name)), &png)?;
     Ok((figure.name.clone(), png))
 }

@@ -54,12 +54,27 @@ fn blend(image: &mut Rgb, x: i64, y: i64, colour: Colour, cover: f32) {
     }
 }
 
+/// The pixels of a row from `from` to before `to`, as far as there are such.
+fn run(image: &mut Rgb, y: i64, (from, to): (i64, i64)) -> &mut [u8] {
+    let (w, h) = (i64::from(image.width), i64::from(image.height));
+    let (from, to) = (from.clamp(0, w), to.clamp(0, w));
+    if y < 0 || y >= h || from >= to {
+        return &mut [];
+    }
+    &mut image.data[(y * w + from) as usize * 3..(y * w + to) as usize * 3]
+}
+
 /// A rectangle whose edges cover pixels by the share that they cover.
 fn rect(image: &mut Rgb, [x, y, w, h]: [f32; 4], fill: Colour) {
     let cover = |from: f32, to: f32, at: i64| (to.min(at as f32 + 1.0) - from.max(at as f32)).clamp(0.0, 1.0);
+    let (first, last) = (x.floor() as i64, (x + w).ceil() as i64);
+    // Wholly covered, in rows that are.
+    let (from, to) = (x.ceil() as i64, ((x + w).floor() as i64).max(x.ceil() as i64));
     for py in y.floor() as i64..(y + h).ceil() as i64 {
         let cy = cover(y, y + h, py);
-        for px in x.floor() as i64..(x + w).ceil() as i64 {
+        let (from, to) = if cy >= 1.0 { (from, to) } else { (last, last) };
+        run(image, py, (from, to)).as_chunks_mut::<3>().0.fill(fill);
+        for px in (first..from.min(last)).chain(to..last) {
             blend(image, px, py, fill, cy * cover(x, x + w, px));
         }
     }
@@ -74,10 +89,10 @@ fn letters(image: &mut Rgb, text: &str, x: f32, y: f32, size: f32, bold: bool, f
 }
 
 fn paste(image: &mut Rgb, other: &Rgb, left: i64, top: i64) {
-    for y in 0..other.height {
-        for x in 0..other.width {
-            blend(image, left + i64::from(x), top + i64::from(y), other.at(x, y), 1.0);
-        }
+    let skipped = (-left).max(0) as usize * 3;
+    for (y, row) in (top..).zip(other.data.chunks_exact(other.width as usize * 3)) {
+        let place = run(image, y, (left, left + i64::from(other.width)));
+        place.iter_mut().zip(&row[skipped.min(row.len())..]).for_each(|(p, v)| *p = *v);
     }
 }
 

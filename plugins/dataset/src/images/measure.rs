@@ -189,7 +189,8 @@ fn sharpness(luma: &[u8], w: usize, h: usize) -> f64 {
     squares as f64 / n - (sum as f64 / n).powi(2)
 }
 
-fn product_box(image: &Rgb, border: [u8; 3]) -> Option<[f32; 4]> {
+/// Where an image differs from its border: left, top, right, bottom as shares of its size.
+pub fn product_box(image: &Rgb, border: [u8; 3]) -> Option<[f32; 4]> {
     let (w, h) = (image.width as usize, image.height as usize);
     let (mut left, mut right, mut top, mut bottom) = (w, 0, h, 0);
     for (y, row) in image.data.chunks_exact(3 * w).enumerate() {

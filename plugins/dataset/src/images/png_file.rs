@@ -10,17 +10,30 @@ use std::path::Path;
 /// The name of the text chunk with the key.
 const KEY: &str = "atelier-key";
 
-/// A PNG with a key.
+/// A PNG of a photo, with a key.
 ///
 /// # Errors
 /// Those of the encoder: none for an image in memory.
 pub fn encode(image: &Rgb, key: Option<&str>) -> Result<Vec<u8>> {
+    encode_filtered(image, key, png::Filter::Adaptive)
+}
+
+/// A PNG of a drawing: most of its rows are the same as the one above.
+///
+/// # Errors
+/// Those of [`encode`].
+pub fn encode_drawing(image: &Rgb) -> Result<Vec<u8>> {
+    encode_filtered(image, None, png::Filter::Up)
+}
+
+fn encode_filtered(image: &Rgb, key: Option<&str>, filter: png::Filter) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(image.data.len() / 2);
     let mut encoder = png::Encoder::new(&mut out, image.width, image.height);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_source_srgb(png::SrgbRenderingIntent::Perceptual);
     encoder.set_compression(png::Compression::Fast);
+    encoder.set_filter(filter);
     let what = "encoding a PNG";
     if let Some(key) = key {
         encoder.add_text_chunk(KEY.into(), key.into()).internal(what)?;

@@ -2,7 +2,7 @@
 
 use super::PROTOTYPE;
 use crate::captions::Captioner;
-use crate::definition::Pad;
+use crate::definition::Frame;
 use crate::images::duplicates::{Alike, Look, groups, pairs};
 use crate::images::{find::shown, sha256};
 use crate::issue::{Issue, IssueKind};
@@ -94,8 +94,6 @@ pub struct Plan {
     pub balance: Vec<Balance>,
     /// Side of the squares.
     pub size: u32,
-    /// What surrounds photos.
-    pub pad: Pad,
 }
 
 /// Plans a training set. `memory` is where measures of photos are kept.
@@ -135,7 +133,6 @@ pub fn plan(
         balance: balance(&source, &rows, &placed, names.len()),
         entries,
         size: source.definition.images.size,
-        pad: source.definition.images.pad,
         source,
     })
 }
@@ -222,7 +219,11 @@ fn entry(
     let value = |name: &str| {
         if name == BACKGROUND { background } else { source.table.text(photo.row as usize, name) }
     };
-    let of = format!("{VERSION} {} {} {:?}", photo.sha256, rules.size, rules.pad);
+    let frame = match rules.frame {
+        Frame::Photo => String::new(),
+        Frame::Product => format!(" product {}", rules.margin),
+    };
+    let of = format!("{VERSION} {} {} {:?}{frame}", photo.sha256, rules.size, rules.pad);
     Entry {
         row: photo.row,
         id: id.into(),

@@ -206,7 +206,7 @@ fn make(plan: &Plan, entry: &Entry, out: &Path) -> Result<(String, ImageFile)> {
         Error::new(ErrorKind::Corrupt, format!("{}: {}", entry.source.display(), r.reason))
             .hint("run it again")
     })?;
-    let square = resize::square(&photo.pixels, plan.size, plan.pad)?;
+    let square = resize::square(&photo.pixels, &plan.source.definition.images)?;
     let png = png_file::encode(&square, Some(&entry.key))?;
     write_atomic(&out.join(entry.file()), &png)?;
     Ok((entry.file(), image_file(entry, sha256(&png), png.len())))
