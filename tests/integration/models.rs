@@ -116,11 +116,16 @@ fn what_stands_in_a_file_is_told_by_names_and_shapes() {
             "srvgg",
             safetensors(&[
                 ("body.0.weight", &[64, 3, 3, 3]),
+                ("body.0.bias", &[64]),
                 ("body.1.weight", &[64]),
-                ("body.2.weight", &[48, 64, 3, 3]),
+                ("body.2.weight", &[64, 64, 3, 3]),
+                ("body.2.bias", &[64]),
+                ("body.3.weight", &[64]),
+                ("body.4.weight", &[48, 64, 3, 3]),
+                ("body.4.bias", &[48]),
             ]),
             "upscaler",
-            "an upscaler of the class SRVGGNetCompact (Real-ESRGAN)",
+            "an upscaler of the class SRVGGNetCompact (ESRGAN, Real-ESRGAN)",
         ),
         (
             "taesd",

@@ -451,3 +451,41 @@ fn every_field_is_described() {
     assert!(names.iter().any(|n| *n == "outscale") && names.iter().any(|n| *n == "tile"), "{names:?}");
     assert!(Path::new(&root()).join("docs/guides/upscale.md").is_file());
 }
+
+/// A network of ncnn with three convolutions and no weights but zeros: it repeats pixels.
+fn ncnn(place: &Place, stem: &str) {
+    let param = "7767517\n10 11\n\
+        Input in 0 1 data\n\
+        Split split 1 2 data data_0 data_1\n\
+        Convolution conv_0 1 1 data_0 conv_0 0=4 1=3 4=1 5=1 6=108\n\
+        PReLU prelu_0 1 1 conv_0 prelu_0 0=4\n\
+        Convolution conv_1 1 1 prelu_0 conv_1 0=4 1=3 4=1 5=1 6=144\n\
+        PReLU prelu_1 1 1 conv_1 prelu_1 0=4\n\
+        Convolution conv_2 1 1 prelu_1 conv_2 0=12 1=3 4=1 5=1 6=432\n\
+        PixelShuffle drawn 1 1 conv_2 drawn 0=2\n\
+        Interp enlarged 1 1 data_1 enlarged 0=1 1=2.0 2=2.0\n\
+        BinaryOp output 2 1 drawn enlarged output 0=0\n";
+    // Each convolution: a mark, its weights, its bias; each PReLU its slopes.
+    let words = (1 + 108 + 4) + 4 + (1 + 144 + 4) + 4 + (1 + 432 + 12);
+    place.write(&format!("{stem}.param"), param);
+    place.write(&format!("{stem}.bin"), vec![0u8; 4 * words]);
+}
+
+#[test]
+fn networks_of_ncnn_are_told_and_used_by_file_or_folder() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("folder")).unwrap();
+    ncnn(&place, "folder/tiny");
+    let small = rgb(&place, "a.png", 6, 5);
+    for path in ["./folder", "./folder/tiny.param"] {
+        let facts = place.run(&["models", "inspect", path, "--json"]).ok().json();
+        assert_eq!(
+            facts["what"], "an upscaler of the class SRVGGNetCompact (ESRGAN, Real-ESRGAN)",
+            "{facts}"
+        );
+        assert_eq!((facts["format"].as_str(), facts["details"]["factor"].as_u64()), (Some("ncnn"), Some(2)));
+        assert_eq!(enlarge(&place, path, &["image=a.png"]).data, repeated(&small, 2));
+    }
+    std::fs::write(place.path("folder/tiny.bin"), [0u8; 100]).unwrap();
+    place.run(&["models", "inspect", "./folder"]).fails(7, &["tiny"]);
+}

@@ -1,5 +1,6 @@
 //! The family of a model, told by shapes: widths of the context, channels, ranks.
 
+use atelier_models::{Family, UpscalerFile};
 use atelier_weights::{Checkpoint, ConfigFile, DiffusersFolder, Kind, Weights};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -20,7 +21,7 @@ pub struct About {
 }
 
 impl About {
-    fn set(&mut self, name: &str, value: impl Into<Value>) {
+    pub(super) fn set(&mut self, name: &str, value: impl Into<Value>) {
         self.details.insert(name.into(), value.into());
     }
 }
@@ -32,7 +33,10 @@ pub fn of(checkpoint: &Checkpoint) -> About {
         Kind::StableDiffusion | Kind::UNet => stable_diffusion(checkpoint, &mut about),
         Kind::Vae => vae(checkpoint, &mut about),
         Kind::Lora => lora(checkpoint.weights(), &mut about),
-        Kind::Upscaler => upscaler(checkpoint.weights(), &mut about),
+        Kind::Upscaler => match UpscalerFile::open(checkpoint.weights().place()) {
+            Ok(file) => upscaler(&file, &mut about),
+            Err(e) => about.notes.push(format!("it cannot be used: {e}")),
+        },
         Kind::TinyVae => tiny_vae(checkpoint.weights(), &mut about),
         Kind::TextualInversion => inversion(checkpoint.weights(), &mut about),
         Kind::ControlNet | Kind::Sdxl => conditioned(checkpoint.weights(), &mut about),
@@ -177,38 +181,20 @@ fn lora(weights: &Weights, about: &mut About) {
     }
 }
 
-fn upscaler(weights: &Weights, about: &mut About) {
-    let shape = |n: &str| weights.info(n).map(|t| t.shape.clone()).unwrap_or_default();
-    let blocks = (0..).take_while(|i| weights.info(&format!("body.{i}.rdb1.conv1.weight")).is_some()).count();
-    if blocks > 0 {
-        let first = shape("conv_first.weight");
-        // Smaller factors fold pixels into channels before the first convolution.
-        let factor = match first.get(1) {
-            Some(3) => Some(4),
-            Some(12) => Some(2),
-            Some(48) => Some(1),
-            _ => None,
-        };
-        about.what = "an upscaler of the class RRDBNet (ESRGAN, Real-ESRGAN)".into();
-        about.architecture = Some("esrgan");
-        about.set("blocks", blocks);
-        about.set("features", first.first().copied().unwrap_or_default());
-        about.set("factor", json!(factor));
-        return;
+/// What an upscaler is, by the reader that would load it.
+pub(super) fn upscaler(file: &UpscalerFile, about: &mut About) {
+    let a = file.architecture();
+    about.what = format!("an upscaler of the class {} (ESRGAN, Real-ESRGAN)", a.name());
+    about.architecture = Some("esrgan");
+    about.set("factor", a.scale);
+    about.set("features", a.channels);
+    match a.family {
+        Family::Rrdb => about.set("blocks", a.blocks),
+        Family::Compact => about.set("convolutions", a.blocks + 2),
     }
-    let convolutions = weights.names().filter(|n| shape(n).len() == 4).count();
-    let last = weights
-        .names()
-        .filter(|n| shape(n).len() == 4)
-        .filter_map(|n| Some((n.split('.').nth(1)?.parse::<usize>().ok()?, shape(n).first().copied()?)));
-    if let Some((_, outputs)) = last.max() {
-        about.what = "an upscaler of the class SRVGGNetCompact (Real-ESRGAN)".into();
-        about.architecture = Some("esrgan");
-        about.set("convolutions", convolutions);
-        about.set("features", shape("body.0.weight").first().copied().unwrap_or_default());
-        // The last convolution gives three colours for every pixel of a square.
-        let side = (0..=16usize).find(|f| f * f * 3 == outputs);
-        about.set("factor", json!(side));
+    let unused = file.unused();
+    if let Some(first) = unused.first() {
+        about.notes.push(format!("{} tensors have no place in the network, such as {first}", unused.len()));
     }
 }
 

@@ -5,11 +5,12 @@ mod values;
 
 use crate::error::weights as failed;
 use crate::params::InspectModel;
+use atelier_models::UpscalerFile;
 use atelier_sdk::{EngineCtx, Error, ErrorKind, Result};
-use atelier_weights::{Checkpoint, DiffusersFolder, Kind, Weights};
+use atelier_weights::{Checkpoint, DiffusersFolder, Kind, Ncnn, Weights};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Longest remark of a file that is repeated.
 const LONGEST_REMARK: usize = 400;
@@ -25,6 +26,9 @@ pub fn run(params: &InspectModel, ctx: &mut dyn EngineCtx) -> Result<Value> {
 }
 
 fn file(path: &Path, read: bool, ctx: &mut dyn EngineCtx) -> Result<Value> {
+    if path.extension().is_some_and(|e| e == "param") {
+        return ncnn(path, read, ctx);
+    }
     let checkpoint = Checkpoint::open(path).map_err(|e| refused(path, e))?;
     let weights = checkpoint.weights();
     let about = detail::of(&checkpoint);
@@ -223,11 +227,48 @@ fn add(to: &mut Count, more: &Count) {
     to.bytes += more.bytes;
 }
 
+/// A description of ncnn's, with the weights beside it.
+fn ncnn(param: &Path, read: bool, ctx: &mut dyn EngineCtx) -> Result<Value> {
+    let of_models = |e: atelier_models::Error| {
+        Error::new(ErrorKind::Corrupt, format!("cannot read {}", param.display())).because(e)
+    };
+    let upscaler = UpscalerFile::open(param).map_err(of_models)?;
+    let model = Ncnn::open(param, param.with_extension("bin")).map_err(failed)?;
+    let weights = model.weights();
+    let mut about = detail::About::default();
+    detail::upscaler(&upscaler, &mut about);
+    let (all, _) = count(weights, weights.names());
+    about.set("layers", model.layers().len());
+    if read {
+        about.notes.extend(values::scan(weights, ctx)?);
+    }
+    let mut facts = json!({
+        "kind": name(Kind::Upscaler), "what": about.what, "architecture": about.architecture, "format": "ncnn",
+        "bytes": all.bytes, "details": about.details, "parts": {}, "metadata": {}, "notes": about.notes,
+    });
+    totals(&mut facts, weights);
+    Ok(facts)
+}
+
+/// The only file of a network in a folder whose files have other names than diffusers gives them.
+fn alone(folder: &Path) -> Option<PathBuf> {
+    let network = |p: &PathBuf| {
+        p.extension()
+            .is_some_and(|e| ["param", "safetensors", "pth", "pt", "ckpt", "gguf"].iter().any(|n| e == *n))
+    };
+    let mut found = std::fs::read_dir(folder).ok()?.flatten().map(|e| e.path()).filter(network);
+    let first = found.next()?;
+    found.next().is_none().then_some(first)
+}
+
 /// A folder of one network.
 fn component(path: &Path, read: bool, ctx: &mut dyn EngineCtx) -> Result<Value> {
     let adapter = path.join("adapter_model.safetensors");
     if adapter.is_file() {
         return file(&adapter, read, ctx);
+    }
+    if let Some(network) = alone(path) {
+        return file(&network, read, ctx);
     }
     let weights = Weights::open(path).map_err(|e| match e {
         atelier_weights::Error::MissingFile { .. } => {
