@@ -285,7 +285,7 @@ fn look(kind: Kind, path: &Path) -> Result<()> {
 
 fn look_for_image(path: &Path) -> Result<()> {
     let mut head = Vec::new();
-    open(path)?.take(decode::HEAD).read_to_end(&mut head).map_err(|e| cannot_read(path, e))?;
+    open(path)?.take(decode::HEAD as u64).read_to_end(&mut head).map_err(|e| cannot_read(path, e))?;
     decode::sniff(&shown(path), &head).map(drop)
 }
 

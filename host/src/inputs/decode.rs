@@ -1,117 +1,79 @@
 //! From the bytes of an image file to pixels.
 
+use atelier_pictures::{DynamicImage, ImageFormat, Picture, Problem};
 use atelier_sdk::{Error, ErrorKind, Image, PixelFormat, Result};
-use image::metadata::Orientation;
-use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
-use std::io::Cursor;
+
+pub use atelier_pictures::HEAD;
 
 /// Most pixels that an image may have on a side, hence 2^28 in all.
 pub const MAX_SIDE: u32 = 1 << 14;
-/// How much of a file tells its format.
-pub const HEAD: u64 = 32;
-/// Memory for what a file holds besides its pixels: a colour profile of kilobytes can unfold to gigabytes.
-const MAX_BESIDES: u64 = 256 << 20;
 const FORMATS: &str = "PNG, JPEG, WebP, BMP, TIFF and GIF are read";
 const AGAIN: &str = "copy or download it again, or save it anew with the program that made it";
-/// Formats that people have, and that neither we nor the decoders know: place, bytes, name.
-const KNOWN: [(usize, &[u8], &str); 5] = [
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftypmif1", "HEIC"),
-    (0, &[0xff, 0x0a], "JPEG XL"),
-    (4, b"JXL ", "JPEG XL"),
-    (0, b"8BPS", "Photoshop"),
-];
 
 /// The format of a file that begins with `head`; `name` is the file in messages.
 pub fn sniff(name: &str, head: &[u8]) -> Result<ImageFormat> {
-    let other = match image::guess_format(head) {
-        Ok(format) if format.reading_enabled() => return Ok(format),
-        Ok(format) => format!("{format:?}").to_uppercase(),
-        Err(_) => match KNOWN.iter().find(|k| head.get(k.0..).is_some_and(|h| h.starts_with(k.1))) {
-            Some(known) => known.2.to_string(),
-            None => return Err(not_an_image(name, head)),
-        },
-    };
-    Err(Error::new(ErrorKind::Unsupported, format!("{name} is in the format {other}, which is not read"))
-        .hint(format!("{FORMATS}: convert it to one of them")))
-}
-
-fn not_an_image(name: &str, head: &[u8]) -> Error {
-    let first = &head[..head.len().min(12)];
-    let hex: Vec<String> = first.iter().map(|b| format!("{b:02x}")).collect();
-    let text: String =
-        first.iter().map(|&b| if b.is_ascii_graphic() || b == b' ' { b as char } else { '.' }).collect();
-    let message = format!("{name} is not an image: it begins with {} (\"{text}\")", hex.join(" "));
-    Error::new(ErrorKind::Corrupt, message).hint(FORMATS)
+    atelier_pictures::sniff(head).map_err(|problem| describe(name, head, problem))
 }
 
 /// The image in a file, in 8 bits; `name` is the file in messages.
 pub fn decode(name: &str, bytes: &[u8]) -> Result<Image> {
-    let upright = upright(name, bytes)?;
-    convert(upright.image, upright.format)
+    let picture = upright(name, bytes)?;
+    convert(picture.image, picture.format)
 }
 
 /// The image in a file as it is: with samples of 16 bits, grey with alpha, and its colour profile.
 pub fn decode_whole(name: &str, bytes: &[u8]) -> Result<Image> {
-    let Upright { image, format, profile } = upright(name, bytes)?;
+    let Picture { image, format, profile, .. } = upright(name, bytes)?;
     let image = convert_whole(image, format)?;
     let fits = profile.filter(|p| profile_fits(p, image.format().channels()));
     Ok(image.with_profile(fits.unwrap_or_default()))
 }
 
-/// An image turned as its EXIF mark says.
-struct Upright {
-    image: DynamicImage,
-    format: ImageFormat,
-    profile: Option<Vec<u8>>,
+fn upright(name: &str, bytes: &[u8]) -> Result<Picture> {
+    let fits = |width, height| width <= MAX_SIDE && height <= MAX_SIDE;
+    atelier_pictures::decode(bytes, fits).map_err(|problem| describe(name, bytes, problem))
 }
 
-fn upright(name: &str, bytes: &[u8]) -> Result<Upright> {
-    let format = sniff(name, bytes)?;
-    let describe = |e| describe(name, format, e);
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(limits(0));
-    let mut decoder = reader.into_decoder().map_err(describe)?;
-    check_size(name, decoder.dimensions())?;
-    check_samples(name, format, decoder.color_type())?;
-    if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
-        return Err(damaged(name, format));
+/// What is wrong with the file of this name, and what to do.
+fn describe(name: &str, bytes: &[u8], problem: Problem) -> Error {
+    let unsupported = |message: String| Error::new(ErrorKind::Unsupported, message);
+    match problem {
+        Problem::NotAnImage(first) => {
+            let hex: Vec<String> = first.iter().map(|b| format!("{b:02x}")).collect();
+            let letter = |b: u8| if b.is_ascii_graphic() || b == b' ' { b as char } else { '.' };
+            let text: String = first.iter().map(|b| letter(*b)).collect();
+            let message = format!("{name} is not an image: it begins with {} (\"{text}\")", hex.join(" "));
+            Error::new(ErrorKind::Corrupt, message).hint(FORMATS)
+        }
+        Problem::OtherFormat(other) => {
+            unsupported(format!("{name} is in the format {other}, which is not read"))
+                .hint(format!("{FORMATS}: convert it to one of them"))
+        }
+        Problem::NoPixels { width, height } => {
+            let message = format!("{name} is {width}x{height}: it has no pixels");
+            Error::new(ErrorKind::Corrupt, message).hint(AGAIN)
+        }
+        Problem::TooLarge { width, height } => too_large(&format!("{name} has {width}x{height} pixels")),
+        // Most are linear light, some exceed white, and we would have to guess.
+        Problem::Floats(format) => unsupported(format!("the samples of {name} are floats"))
+            .hint(format!("save it as {} of 8 or 16 bits", a_format(format))),
+        Problem::Memory(e) => {
+            too_large(&format!("{name} needs more memory than an image may take")).because(e)
+        }
+        Problem::Rare(e) => {
+            let format = begins_as(bytes);
+            unsupported(format!("{name} is {format} of a rare kind, which is not read"))
+                .because(e)
+                .hint("save it as an ordinary PNG or JPEG")
+        }
+        Problem::CutOff => damaged(name, bytes),
+        Problem::Damaged(e) => damaged(name, bytes).because(e),
     }
-    // Besides the pixels of the result, some decoders keep them in another layout meanwhile.
-    let room = decoder.total_bytes().saturating_mul(2);
-    decoder.set_limits(limits(room)).map_err(describe)?;
-    // A wrong orientation mark is no reason to refuse the picture.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    // Neither is a broken profile.
-    let profile = decoder.icc_profile().unwrap_or(None);
-    let mut image = DynamicImage::from_decoder(decoder).map_err(describe)?;
-    image.apply_orientation(orientation);
-    Ok(Upright { image, format, profile })
 }
 
-/// Whether a colour profile is for pixels like these, by the colour space in its header (ICC.1, 7.2.6): that of a
-/// picture for print is for its inks, which are gone when it is decoded.
-fn profile_fits(profile: &[u8], channels: usize) -> bool {
-    let space: &[u8] = if channels < 3 { b"GRAY" } else { b"RGB " };
-    profile.get(16..20) == Some(space) && profile.get(36..40) == Some(&b"acsp"[..])
-}
-
-/// No limit on the sides: those are checked by [`check_size`], which can say how large the image is.
-fn limits(room: u64) -> Limits {
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(room + MAX_BESIDES);
-    limits
-}
-
-fn check_size(name: &str, (width, height): (u32, u32)) -> Result<()> {
-    if width == 0 || height == 0 {
-        return Err(Error::new(ErrorKind::Corrupt, format!("{name} is {width}x{height}: it has no pixels"))
-            .hint(AGAIN));
-    }
-    if width > MAX_SIDE || height > MAX_SIDE {
-        return Err(too_large(&format!("{name} has {width}x{height} pixels")));
-    }
-    Ok(())
+fn damaged(name: &str, bytes: &[u8]) -> Error {
+    let message = format!("{name} begins as {} but is damaged or cut off", begins_as(bytes));
+    Error::new(ErrorKind::Corrupt, message).hint(AGAIN)
 }
 
 fn too_large(message: &str) -> Error {
@@ -119,16 +81,8 @@ fn too_large(message: &str) -> Error {
         .hint(format!("at most {MAX_SIDE} pixels on a side are read: make it smaller"))
 }
 
-/// Floats have no agreed meaning: most are linear light, some exceed white, and we would have to guess.
-fn check_samples(name: &str, format: ImageFormat, samples: ColorType) -> Result<()> {
-    match samples {
-        ColorType::Rgb32F | ColorType::Rgba32F => {
-            let message = format!("the samples of {name} are floats");
-            Err(Error::new(ErrorKind::Unsupported, message)
-                .hint(format!("save it as {} of 8 or 16 bits", a_format(format))))
-        }
-        _ => Ok(()),
-    }
+fn begins_as(bytes: &[u8]) -> String {
+    atelier_pictures::sniff(bytes).map_or("an image".into(), a_format)
 }
 
 fn a_format(format: ImageFormat) -> String {
@@ -138,46 +92,11 @@ fn a_format(format: ImageFormat) -> String {
     }
 }
 
-fn describe(name: &str, format: ImageFormat, e: ImageError) -> Error {
-    match e {
-        ImageError::Limits(e) => {
-            too_large(&format!("{name} needs more memory than an image may take")).because(e)
-        }
-        ImageError::Unsupported(e) => {
-            let message = format!("{name} is {} of a rare kind, which is not read", a_format(format));
-            Error::new(ErrorKind::Unsupported, message).because(e).hint("save it as an ordinary PNG or JPEG")
-        }
-        other => damaged(name, format).because(other),
-    }
-}
-
-fn damaged(name: &str, format: ImageFormat) -> Error {
-    let message = format!("{name} begins as {} but is damaged or cut off", a_format(format));
-    Error::new(ErrorKind::Corrupt, message).hint(AGAIN)
-}
-
-/// Whether the end mark of a JPEG is there. Its decoder fills what is missing with grey and says nothing;
-/// those of the other formats refuse.
-fn jpeg_is_whole(bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    while let Some(at) = rest.windows(2).position(|w| w[0] == 0xff && w[1] != 0xff) {
-        let mark = rest[at + 1];
-        rest = &rest[at + 2..];
-        match mark {
-            0xd9 => return true,
-            // Within the pixels: an escaped 255, a restart. Elsewhere: the start of the file, and nothing.
-            0x00 | 0x01 | 0xd0..=0xd8 => {}
-            // Anything else has a length, and may hold whole pictures with end marks of their own.
-            _ => {
-                let [high, low, ..] = rest else { return false };
-                match rest.get(usize::from(u16::from_be_bytes([*high, *low]))..) {
-                    Some(after) => rest = after,
-                    None => return false,
-                }
-            }
-        }
-    }
-    false
+/// Whether a colour profile is for pixels like these, by the colour space in its header (ICC.1, 7.2.6): that of a
+/// picture for print is for its inks, which are gone when it is decoded.
+fn profile_fits(profile: &[u8], channels: usize) -> bool {
+    let space: &[u8] = if channels < 3 { b"GRAY" } else { b"RGB " };
+    profile.get(16..20) == Some(space) && profile.get(36..40) == Some(&b"acsp"[..])
 }
 
 fn convert(image: DynamicImage, format: ImageFormat) -> Result<Image> {
@@ -218,6 +137,7 @@ fn convert_whole(image: DynamicImage, format: ImageFormat) -> Result<Image> {
 mod tests {
     use super::*;
     use image::{ExtendedColorType, GrayImage, ImageBuffer, Luma, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
+    use std::io::Cursor;
 
     const ALL: [ImageFormat; 6] = [
         ImageFormat::Png,
