@@ -5,6 +5,8 @@
 
 #[cfg(feature = "adapters")]
 use atelier_adapters as _;
+#[cfg(feature = "benchmark")]
+use atelier_benchmark as _;
 #[cfg(feature = "dataset")]
 use atelier_dataset as _;
 #[cfg(feature = "model-tools")]
@@ -55,6 +57,8 @@ pub const OPTIONAL: &[Optional] = optional! {
     "engine" "model-tools" "model-tools";
     "task" "model-inspect" "model-tools";
     "task" "model-convert" "model-tools";
+    "engine" "benchmark" "benchmark";
+    "task" "benchmark" "benchmark";
     "engine" "adapters" "adapters";
     "task" "lora-inspect" "adapters";
     "task" "lora-merge" "adapters";

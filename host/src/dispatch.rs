@@ -2,6 +2,7 @@
 
 use crate::found::Found;
 use crate::inputs::Inputs;
+use crate::profile::TARGET;
 use crate::registries::Registries;
 use crate::request::Planned;
 use crate::sink::{RunFolder, Status};
@@ -282,7 +283,11 @@ fn perform(
             dtype: compute.dtype,
             fake_weights: compute.fake_weights,
         };
-        let mut session: Box<dyn Session> = engine.load(&request, &mut services)?;
+        let mut session: Box<dyn Session> = {
+            let _span = tracing::trace_span!(target: TARGET, "load");
+            engine.load(&request, &mut services)?
+        };
+        let _span = tracing::trace_span!(target: TARGET, "run", task = planned.task);
         let mut facts = session.run(&planned.task, &planned.plan, &mut services)?;
         facts["device"] = json!(session.describe());
         facts["peak_memory"] = json!(machine::peak_memory());

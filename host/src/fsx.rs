@@ -48,6 +48,18 @@ pub fn check_writable(folder: &Path) -> Result<()> {
     tempfile::tempfile_in(existing).map(drop).map_err(|e| cannot_write(existing, e))
 }
 
+/// Makes the folder of a file that is to be written later, and looks whether it can be.
+///
+/// # Errors
+/// Why not.
+pub fn folder_for(file: &Path) -> Result<()> {
+    let folder = file.parent().unwrap_or(Path::new(""));
+    if !folder.as_os_str().is_empty() {
+        std::fs::create_dir_all(folder).map_err(|e| cannot_write(folder, e))?;
+    }
+    check_writable(folder)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,6 +30,7 @@ pub mod paths;
 pub mod plugins;
 pub mod pngmeta;
 pub mod preset;
+pub mod profile;
 pub mod registries;
 pub mod request;
 pub mod schema;

@@ -2,6 +2,11 @@
 
 /// The most memory this process has held, in bytes, if the system tells.
 pub fn peak_memory() -> Option<u64> {
+    // The other account begins with what the process held that started this one, and cannot be set back.
+    #[cfg(target_os = "linux")]
+    if let Some(bytes) = high_water() {
+        return Some(bytes);
+    }
     #[cfg(unix)]
     {
         let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
@@ -18,6 +23,28 @@ pub fn peak_memory() -> Option<u64> {
     }
     #[cfg(not(unix))]
     None
+}
+
+/// Linux's account of [`peak_memory`].
+#[cfg(target_os = "linux")]
+fn high_water() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"))?;
+    Some(line.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// Makes what this process holds now its peak, if the system can. Gives whether it did.
+pub fn reset_peak_memory() -> bool {
+    // The number that means this: proc_pid_clear_refs(5).
+    cfg!(target_os = "linux") && std::fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
+/// The name of the processor, if the system tells.
+pub fn processor() -> Option<String> {
+    let mut system = sysinfo::System::new().ok()?;
+    system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
+    let name = system.cpus().first()?.brand().trim().to_string();
+    (!name.is_empty()).then_some(name)
 }
 
 /// Total and available memory of the machine, in bytes, if the system tells.

@@ -11,12 +11,12 @@ fn keys(list: &Value, kind: &str) -> Vec<String> {
 #[test]
 fn exactly_the_plugins_of_this_build_are_found() {
     let list = Place::new().run(&["plugins", "list", "--json"]).ok().json();
-    let tasks = "dataset-analyze dataset-check dataset-demo dataset-prepare img2img inpaint lora-convert lora-extract \
+    let tasks = "benchmark dataset-analyze dataset-check dataset-demo dataset-prepare img2img inpaint lora-convert lora-extract \
                  lora-inspect lora-merge model-convert model-inspect train-lora train-search txt2img upscale";
     assert_eq!(keys(&list, "task"), tasks.split(' ').collect::<Vec<_>>());
     assert_eq!(
         keys(&list, "engine"),
-        ["adapters", "dataset", "esrgan", "lora-trainer", "model-tools", "stable-diffusion"]
+        ["adapters", "benchmark", "dataset", "esrgan", "lora-trainer", "model-tools", "stable-diffusion"]
     );
     let samplers = "ddim ddpm deis dpm2 dpm2_a dpmpp_2m dpmpp_2m_sde dpmpp_2s_a dpmpp_3m_sde dpmpp_sde euler euler_a \
                     heun ipndm lcm lms pndm restart tcd unipc";

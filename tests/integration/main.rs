@@ -5,6 +5,7 @@
 mod arrows;
 mod bad_input;
 mod batches;
+mod benchmark;
 mod dataset;
 mod generate;
 mod guides;

@@ -47,7 +47,7 @@ fn a_folder_and_the_file_made_of_it_are_the_same_model() {
         assert_eq!(a[field], b[field], "{field}");
     }
     assert_eq!(a["kind"], "stable-diffusion");
-    assert_eq!(a["engines"], serde_json::json!(["lora-trainer", "stable-diffusion"]));
+    assert_eq!(a["engines"], serde_json::json!(["benchmark", "lora-trainer", "stable-diffusion"]));
     assert_eq!(b["parts"]["unet"]["tensors"], 208);
     let digest = sha256(&std::fs::read(&file).unwrap());
     assert_eq!(

@@ -10,8 +10,8 @@ pub use train::{Search, Train, TrainAction};
 
 use crate::plugins::template::Kind;
 use atelier_sdk::{Device, Dtype};
-use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::{Path, PathBuf};
 
 /// An image studio in one binary: engines, tasks, samplers and models are plugins.
 #[derive(Debug, Parser)]
@@ -94,6 +94,15 @@ impl Command {
             Self::Benchmark(a) => a.json,
         }
     }
+
+    /// Where a profile of the command is wanted.
+    pub fn profile(&self) -> Option<&Path> {
+        match self {
+            Self::Generate(a) => a.profile.as_deref(),
+            Self::Benchmark(a) => a.profile.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// What to ask for; shared by all that run something.
@@ -138,6 +147,9 @@ pub struct Generate {
     /// Show what would run, and stop
     #[arg(long)]
     pub dry_run: bool,
+    /// Write what takes the time, operation by operation, for chrome://tracing or ui.perfetto.dev; print a table
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -448,12 +460,48 @@ pub struct Benchmark {
     /// Use random weights of this model's shapes (for example sd15): speed does not depend on the values
     #[arg(long, value_name = "MODEL")]
     pub fake_weights: Option<String>,
-    /// Steps to measure
+    /// Steps of a request as a whole
     #[arg(long, default_value_t = 4)]
     pub steps: usize,
+    /// Measure these parts, each by itself, against the processor's peak
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "SUITES")]
+    pub suite: Vec<Suite>,
+    /// Side of the image in pixels, for all suites [default: the model's own size]
+    #[arg(long, requires = "suite", value_name = "PIXELS")]
+    pub size: Option<u32>,
+    /// How often each line of the suites is measured
+    #[arg(long, requires = "suite", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Print ratios to what `--out` or `--json` left earlier
+    #[arg(long, requires = "suite", value_name = "FILE")]
+    pub compare: Option<PathBuf>,
+    /// Also write what `--json` prints to a file
+    #[arg(short, long, requires = "suite", value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Write what takes the time, operation by operation, for chrome://tracing or ui.perfetto.dev; print a table
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// A part of what a model does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// One evaluation of the UNet, batch 2
+    Unet,
+    /// Decoding and encoding an image
+    Vae,
+    /// Encoding a prompt
+    Text,
+    /// The networks of Real-ESRGAN on a tile of a quarter of the size
+    Upscale,
+    /// A step of LoRA training, without the optimiser
+    Train,
+    /// A request as a whole, loading included
+    #[value(name = "e2e")]
+    E2e,
 }
 
 #[cfg(test)]

@@ -1,13 +1,17 @@
-//! `atelier benchmark`: seconds per step and memory of a real run.
+//! `atelier benchmark`: seconds per step and memory of a real run, or of the parts of one.
+
+mod compare;
+mod report;
+mod suites;
 
 use super::args::Benchmark;
 use super::{Studio, cancel_on_signal, say, say_json};
-use crate::dispatch::{self, Observer};
+use crate::dispatch::{self, Cancel, Compute, Observer};
 use crate::machine;
 use crate::preset::Preset;
-use crate::request::{self, Over};
+use crate::request::{self, Over, Planned, Request};
 use atelier_sdk::{Event, Result, Stage};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Instant;
 
 /// The preset that is measured when none is named.
@@ -15,26 +19,14 @@ const DEFAULT_PRESET: &str = "txt2img/basic";
 
 /// Runs the command.
 pub fn run(args: &Benchmark, studio: &mut Studio) -> Result<()> {
-    let mut request = args.asked.request(None, studio)?;
-    if request.preset.is_none() {
-        request.preset = Some(Preset::load(DEFAULT_PRESET, &studio.paths)?);
+    if !args.suite.is_empty() {
+        return suites::run(args, studio);
     }
-    if let Some(model) = &args.fake_weights {
-        request.model = Some(model.clone());
-        // The preset's size suits the preset's model, not this one: fall back to the model's own.
-        for layer in request.preset.iter_mut().flat_map(|p| &mut p.layers) {
-            layer.params.shift_remove("width");
-            layer.params.shift_remove("height");
-        }
-    }
-    request.over.insert(0, Over::Set(format!("steps={}", args.steps)));
+    let request = whole(args, studio)?;
     let planned = request::parse_params(&request, &studio.registries, &studio.config, 0)?;
-    let mut compute = args.asked.compute();
-    compute.fake_weights = args.fake_weights.is_some();
+    let compute = compute(args);
     let cancel = cancel_on_signal()?;
-    let mut watch = Stopwatch::new();
-    let facts = dispatch::rehearse(&planned, compute, &studio.registries, &mut watch, &cancel)?;
-    watch.close();
+    let (watch, facts) = rehearsed(&planned, compute, studio, &cancel)?;
     let mut steps = watch.steps.clone();
     steps.sort_by(f64::total_cmp);
     let median = steps.get(steps.len() / 2).copied().unwrap_or(f64::NAN);
@@ -43,11 +35,11 @@ pub fn run(args: &Benchmark, studio: &mut Studio) -> Result<()> {
         "model": model,
         "fake_weights": compute.fake_weights,
         "device": facts["device"],
-        "size": format!("{}x{}", planned.plan["width"], planned.plan["height"]),
+        "size": size(&planned),
         "steps": steps.len(),
         "seconds": {"load": watch.load, "encode": watch.encode, "step_median": median,
             "step_min": steps.first(), "step_max": steps.last(), "decode": watch.decode,
-            "total": watch.start.elapsed().as_secs_f64()},
+            "total": watch.total},
         "peak_memory": machine::peak_memory(),
         "params": planned.plan,
     });
@@ -68,6 +60,52 @@ pub fn run(args: &Benchmark, studio: &mut Studio) -> Result<()> {
     ))
 }
 
+/// The request that is measured as a whole.
+fn whole(args: &Benchmark, studio: &mut Studio) -> Result<Request> {
+    let mut request = args.asked.request(None, studio)?;
+    if request.preset.is_none() {
+        request.preset = Some(Preset::load(DEFAULT_PRESET, &studio.paths)?);
+    }
+    if let Some(model) = &args.fake_weights {
+        request.model = Some(model.clone());
+        // The preset's size suits the preset's model, not this one: fall back to the model's own.
+        for layer in request.preset.iter_mut().flat_map(|p| &mut p.layers) {
+            layer.params.shift_remove("width");
+            layer.params.shift_remove("height");
+        }
+    }
+    let sides = args.size.iter().flat_map(|n| [format!("width={n}"), format!("height={n}")]);
+    let mut over: Vec<Over> =
+        std::iter::once(format!("steps={}", args.steps)).chain(sides).map(Over::Set).collect();
+    // What was typed goes over these.
+    over.append(&mut request.over);
+    request.over = over;
+    Ok(request)
+}
+
+fn compute(args: &Benchmark) -> Compute {
+    Compute { fake_weights: args.fake_weights.is_some(), ..args.asked.compute() }
+}
+
+/// `512x512`.
+fn size(planned: &Planned<'_>) -> String {
+    format!("{}x{}", planned.plan["width"], planned.plan["height"])
+}
+
+/// Runs a plan by the clock. Gives what the engine says about it as well.
+fn rehearsed(
+    planned: &Planned<'_>,
+    compute: Compute,
+    studio: &Studio,
+    cancel: &Cancel,
+) -> Result<(Stopwatch, Value)> {
+    let mut watch = Stopwatch::new();
+    let facts = dispatch::rehearse(planned, compute, &studio.registries, &mut watch, cancel)?;
+    watch.close();
+    watch.total = watch.start.elapsed().as_secs_f64();
+    Ok((watch, facts))
+}
+
 /// Adds up where the time goes.
 struct Stopwatch {
     start: Instant,
@@ -75,12 +113,22 @@ struct Stopwatch {
     load: f64,
     encode: f64,
     decode: f64,
+    /// Of the whole run, once it is over.
+    total: f64,
     steps: Vec<f64>,
 }
 
 impl Stopwatch {
     fn new() -> Self {
-        Self { start: Instant::now(), stage: None, load: 0.0, encode: 0.0, decode: 0.0, steps: Vec::new() }
+        Self {
+            start: Instant::now(),
+            stage: None,
+            load: 0.0,
+            encode: 0.0,
+            decode: 0.0,
+            total: 0.0,
+            steps: Vec::new(),
+        }
     }
 
     fn close(&mut self) {

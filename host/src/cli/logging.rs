@@ -1,9 +1,10 @@
 //! The log: a file always, the terminal on request.
 
 use crate::paths::state_dir;
+use crate::profile::{Recorder, TARGET};
 use std::fs::{File, OpenOptions};
 use std::path::PathBuf;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -16,8 +17,9 @@ pub fn file() -> Option<PathBuf> {
     state_dir().map(|d| d.join("atelier.log"))
 }
 
-/// Starts logging: JSON lines to the file, and text to the terminal from `-v` on (or as `ATELIER_LOG` says).
-pub fn start(verbose: u8, rotate: bool) {
+/// Starts logging: JSON lines to the file, and text to the terminal from `-v` on (or as `ATELIER_LOG` says). The spans of
+/// a profile go to its recorder.
+pub fn start(verbose: u8, rotate: bool, profile: Option<Recorder>) {
     let to_file = open(rotate)
         .map(|file| tracing_subscriber::fmt::layer().json().with_writer(file).with_filter(LevelFilter::INFO));
     let level = match verbose {
@@ -33,8 +35,12 @@ pub fn start(verbose: u8, rotate: bool) {
         .without_time()
         .with_target(false)
         .with_filter(filter);
+    let profile = profile.map(|recorder| {
+        let own = filter_fn(|metadata| metadata.is_span() && metadata.target() == TARGET);
+        recorder.with_filter(own.with_max_level_hint(LevelFilter::TRACE))
+    });
     // Fails only when a logger is already there, which then serves.
-    let _ = tracing_subscriber::registry().with(to_file).with(to_terminal).try_init();
+    let _ = tracing_subscriber::registry().with(to_file).with(to_terminal).with(profile).try_init();
 }
 
 /// A machine where the log cannot be written still makes images.

@@ -27,6 +27,7 @@ use crate::found::Folders;
 use crate::paths::Paths;
 use crate::plugins::catalog::{Catalog, Wanted};
 use crate::plugins::worker;
+use crate::profile::Profile;
 use crate::registries::Registries;
 use args::{Cli, Command, PluginAction};
 use atelier_sdk::{Error, ErrorKind, Result, ResultExt};
@@ -56,9 +57,10 @@ pub fn main() -> ExitCode {
     };
     // A worker writes to the log of its host, and leaves it where it is.
     let rotate = !matches!(cli.command, Command::Worker { .. });
-    logging::start(cli.verbose, rotate);
+    let profile = cli.command.profile().map(Profile::new);
+    logging::start(cli.verbose, rotate, profile.as_ref().map(Profile::recorder));
     let json = cli.command.json();
-    match run(cli) {
+    match profiled(cli, profile.as_ref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
@@ -66,6 +68,17 @@ pub fn main() -> ExitCode {
             ExitCode::from(e.kind().exit_code())
         }
     }
+}
+
+/// Runs the command, and says what it spent its time on if that is asked for.
+fn profiled(cli: Cli, profile: Option<&Profile>) -> Result<()> {
+    let Some(profile) = profile else { return run(cli) };
+    profile.check()?;
+    run(cli)?;
+    let table = profile.finish()?;
+    // Standard output is for results.
+    let _ = writeln!(std::io::stderr(), "{table}");
+    Ok(())
 }
 
 fn run(cli: Cli) -> Result<()> {

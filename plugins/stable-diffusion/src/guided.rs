@@ -5,6 +5,8 @@ use crate::preview::Previews;
 use crate::prompt::conditioning::{Conditioning, Now};
 use crate::together::Denoise;
 use atelier_diffusion::error;
+use atelier_ops::span;
+use atelier_ops::tracing::Span;
 use atelier_sdk::rng::NormalRng;
 use atelier_sdk::{EngineCtx, Error, Event, PreviewOf, Result, SampleCtx};
 use candle_core::{Device, Tensor};
@@ -69,6 +71,8 @@ pub struct Guided<'a> {
     rng: &'a mut NormalRng,
     ctx: &'a mut dyn EngineCtx,
     step_began: Instant,
+    /// The step in work, in a profile.
+    step: Span,
     channels: Option<Tensor>,
     network: Arc<dyn Denoise>,
     sequential: bool,
@@ -118,10 +122,11 @@ impl<'a> Guided<'a> {
             rng,
             ctx,
             step_began,
+            step: span!("step", number = 1),
             channels: None,
             sequential: false,
             previews: None,
-            network: pipeline.unet()?,
+            network: pipeline.denoiser()?,
         })
     }
 
@@ -219,6 +224,7 @@ impl<'a> Guided<'a> {
 
 impl SampleCtx for Guided<'_> {
     fn denoise(&mut self, x: &[f32], sigma: f32, out: &mut [f32]) -> Result<()> {
+        let _span = span!("denoise", sigma);
         let c = self.pipeline.process().coefficients(f64::from(sigma));
         let timestep = self.timestep(sigma)?;
         let prediction = atelier_ops::scope(|| self.predict(x, c.scale, timestep))
@@ -246,9 +252,13 @@ impl SampleCtx for Guided<'_> {
 
     fn step_done(&mut self, i: usize, _: &[f32]) -> Result<()> {
         let seconds = self.step_began.elapsed().as_secs_f64();
+        self.step = Span::none();
         self.enter(i + 1)?;
         self.ctx.event(Event::Step { step: i + 1, steps: self.steps, seconds })?;
         self.show(i)?;
+        if i + 1 < self.steps {
+            self.step = span!("step", number = i + 2);
+        }
         self.step_began = Instant::now();
         Ok(())
     }

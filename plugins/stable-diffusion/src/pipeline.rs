@@ -2,12 +2,12 @@
 
 use crate::decoding::Pieces;
 use crate::slot::Slot;
-use atelier_diffusion::error;
+use crate::together::{Counted, Counter, Denoise};
 use atelier_diffusion::files::Files;
 use atelier_diffusion::process::Process;
+use atelier_diffusion::{error, made_up};
 use atelier_models::{
-    AutoencoderKl, ClipTextConfig, ClipTextModel, ClipTokenizer, Prepared, UNet2DConditionModel, UNetConfig,
-    VaeConfig,
+    AutoencoderKl, ClipTextConfig, ClipTextModel, ClipTokenizer, UNet2DConditionModel, UNetConfig, VaeConfig,
 };
 use atelier_sdk::{Error, ErrorKind, Image, Result};
 use atelier_weights::lora::Adaptation;
@@ -28,6 +28,7 @@ pub struct Pipeline {
     place: String,
     guess: Option<String>,
     tiny: Option<PathBuf>,
+    counter: Counter,
 }
 
 /// The networks of a pipeline.
@@ -83,6 +84,7 @@ impl Pipeline {
             place: String::new(),
             guess,
             tiny: files.tiny().map(Path::to_path_buf),
+            counter: Counter::default(),
         };
         pipeline.check_fit()?;
         Ok(pipeline)
@@ -99,9 +101,7 @@ impl Pipeline {
     /// # Errors
     /// None that is known.
     pub fn fake_sd15(dtype: DType, device: &Device) -> Result<Self> {
-        let text = Prepared::of(ClipTextConfig::sd15(), atelier_weights::fake(1));
-        let unet = Prepared::of(UNetConfig::sd15(), atelier_weights::fake(2));
-        let vae = Prepared::of(VaeConfig::sd15(), atelier_weights::fake(3));
+        let (text, unet, vae) = (made_up::text(), made_up::unet(), made_up::vae());
         Ok(Self {
             tokenizer: None,
             text: Slot::new("text_encoder", text, dtype, device),
@@ -113,6 +113,7 @@ impl Pipeline {
             place: "made-up weights".into(),
             guess: None,
             tiny: None,
+            counter: Counter::default(),
         })
     }
 
@@ -239,6 +240,7 @@ impl Pipeline {
             // Made-up weights have no vocabulary; speed does not depend on the words.
             None => (vec![0; self.text_config().max_position_embeddings], 0),
         };
+        self.count_text(ids.len());
         let context = self.text_encoder()?.encode(&[ids], 0).map_err(failed)?;
         Ok(Prompt { context, dropped })
     }
@@ -263,6 +265,8 @@ impl Pipeline {
         let images = Tensor::from_slice(planes, (1, 3, height, width), &self.device)
             .map_err(error::tensor("giving an image to the encoder"))?;
         let vae = self.vae()?;
+        self.counter
+            .add(self.vae_config().encode_operations((height / self.factor(), width / self.factor())));
         let latents = vae.scale(&pieces.encode(&vae, &images).map_err(failed)?.mean).map_err(failed)?;
         let values: Vec<f32> =
             latents.flatten_all().and_then(|t| t.to_vec1()).map_err(error::tensor("reading latents"))?;
@@ -301,6 +305,7 @@ impl Pipeline {
             .map_err(error::tensor("giving latents to the decoder"))?;
         let failed = |e| error::model("cannot decode the image", e);
         let vae = self.vae()?;
+        self.counter.add(self.vae_config().decode_operations((shape[2], shape[3])));
         let unscaled = vae.unscale(&latents).map_err(failed)?;
         pieces.decode(&vae, &unscaled).map_err(failed)
     }
@@ -324,6 +329,25 @@ impl Pipeline {
     /// Missing or misshapen tensors.
     pub fn unet(&self) -> Result<Arc<UNet2DConditionModel>> {
         self.unet.get().map_err(|e| self.here(e))
+    }
+
+    /// What evaluates the UNet, loaded if it is not; counts its operations.
+    ///
+    /// # Errors
+    /// Missing or misshapen tensors.
+    pub(crate) fn denoiser(&self) -> Result<Arc<dyn Denoise>> {
+        Ok(Arc::new(Counted::new(self.unet()?, self.counter.clone())))
+    }
+
+    /// Counts the encoding of a text of so many tokens.
+    pub(crate) fn count_text(&self, tokens: usize) {
+        self.counter.add(self.text_config().operations(1, tokens));
+    }
+
+    /// Floating-point operations of text encoder, UNet and autoencoder since this was last asked; the autoencoder's as
+    /// those of whole images.
+    pub(crate) fn take_operations(&self) -> u64 {
+        self.counter.take()
     }
 
     /// The autoencoder, loaded if it is not.

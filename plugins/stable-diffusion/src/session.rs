@@ -18,7 +18,7 @@ use crate::together::{self, Denoise};
 use crate::variation::Seeds;
 use atelier_diffusion::files::Files;
 use atelier_diffusion::upscale::Network;
-use atelier_diffusion::{device, memory};
+use atelier_diffusion::{device, made_up, memory};
 use atelier_sdk::rng::NormalRng;
 use atelier_sdk::{
     EngineCtx, Error, ErrorKind, Event, Result, ResultExt, Run, Sampler, Schedule, Session, Stage, task,
@@ -271,7 +271,7 @@ impl SdSession {
         sampler: &mut dyn Sampler,
         ctx: &mut dyn EngineCtx,
     ) -> Result<Vec<Vec<f32>>> {
-        let network = self.pipeline.unet()?;
+        let network = self.pipeline.denoiser()?;
         let Job { params, sigmas, .. } = *job;
         let at = Sampling { pipeline: &self.pipeline, params, sigmas, painter };
         let mut latents = Vec::new();
@@ -473,12 +473,16 @@ impl Session for SdSession {
         fn read<P: serde::de::DeserializeOwned>(plan: &Value) -> Result<P> {
             serde_json::from_value(plan.clone()).internal("a plan of another shape")
         }
-        match task {
+        // Of this run alone.
+        self.pipeline.take_operations();
+        let mut facts = match task {
             t if t == task::TXT2IMG.key => self.txt2img(&read(plan)?, ctx),
             t if t == task::IMG2IMG.key => self.img2img(&read(plan)?, ctx),
             t if t == task::INPAINT.key => self.inpaint(&read(plan)?, ctx),
             other => Err(Error::internal(format!("the session was given task `{other}`"))),
-        }
+        }?;
+        facts["operations"] = json!(self.pipeline.take_operations());
+        Ok(facts)
     }
 
     fn describe(&self) -> String {
@@ -496,7 +500,8 @@ pub fn load(request: &atelier_sdk::LoadRequest<'_>, ctx: &mut dyn EngineCtx) -> 
     let dtype = device::dtype(request.dtype, &device);
     let model = request.model()?;
     if request.fake_weights {
-        return Ok(Box::new(SdSession::new(fake(&model.key, dtype, &device)?)));
+        made_up::check(&model.key)?;
+        return Ok(Box::new(SdSession::new(Pipeline::fake_sd15(dtype, &device)?)));
     }
     let path = model.weights()?;
     let place = format!("cannot load model `{}` from {}", model.key, path.display());
@@ -510,12 +515,4 @@ pub fn load(request: &atelier_sdk::LoadRequest<'_>, ctx: &mut dyn EngineCtx) -> 
         ctx.event(Event::Warning { message: guess.into() })?;
     }
     Ok(Box::new(SdSession::new(pipeline.called(place))))
-}
-
-fn fake(key: &str, dtype: candle_core::DType, device: &candle_core::Device) -> Result<Pipeline> {
-    match key {
-        "sd15" => Pipeline::fake_sd15(dtype, device),
-        other => Err(Error::new(ErrorKind::Unsupported, format!("no shapes are known for `{other}`"))
-            .hint("made-up weights exist for: sd15")),
-    }
 }

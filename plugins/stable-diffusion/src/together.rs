@@ -5,12 +5,12 @@
 //! last evaluates the network for all.
 
 use atelier_diffusion::error;
-use atelier_models::UNet2DConditionModel;
+use atelier_models::{Operations, UNet2DConditionModel};
 use atelier_sdk::{EngineCtx, Error, ErrorKind, Event, Image, PreviewOf, Result, Sampler, Schedule, guard};
 use candle_core::Tensor;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -26,6 +26,45 @@ pub trait Denoise: Send + Sync {
 impl Denoise for UNet2DConditionModel {
     fn forward(&self, sample: &Tensor, timesteps: &Tensor, context: &Tensor) -> Result<Tensor> {
         Self::forward(self, sample, timesteps, context).map_err(|e| error::model("the UNet failed", e))
+    }
+}
+
+/// Floating-point operations of the networks of a model, counted as they are used.
+#[derive(Debug, Clone, Default)]
+pub struct Counter(Arc<AtomicU64>);
+
+impl Counter {
+    /// Adds to them.
+    pub fn add(&self, operations: Operations) {
+        self.0.fetch_add(operations.total(), Ordering::Relaxed);
+    }
+
+    /// Those since the last time they were taken.
+    pub fn take(&self) -> u64 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// A UNet whose evaluations are counted.
+pub struct Counted {
+    unet: Arc<UNet2DConditionModel>,
+    counter: Counter,
+}
+
+impl Counted {
+    /// Counts what `unet` computes.
+    pub fn new(unet: Arc<UNet2DConditionModel>, counter: Counter) -> Self {
+        Self { unet, counter }
+    }
+}
+
+impl Denoise for Counted {
+    fn forward(&self, sample: &Tensor, timesteps: &Tensor, context: &Tensor) -> Result<Tensor> {
+        // Other shapes are refused by the network.
+        if let ([batch, _, height, width], [_, tokens, _]) = (sample.dims(), context.dims()) {
+            self.counter.add(self.unet.config().operations(*batch, (*height, *width), *tokens));
+        }
+        Denoise::forward(&*self.unet, sample, timesteps, context)
     }
 }
 

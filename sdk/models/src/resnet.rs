@@ -1,7 +1,7 @@
 //! The residual block of UNet and autoencoder.
 
 use crate::layers::{Conv2d, GroupNorm, Linear};
-use atelier_ops::{Need, Tape, Value};
+use atelier_ops::{Need, Tape, Value, span};
 use atelier_weights::{Result, Source};
 use candle_core::{D, Tensor};
 
@@ -49,6 +49,7 @@ impl ResnetBlock {
     }
 
     fn forward_for(&self, need: Need, x: &Tensor, time: Option<&Tensor>) -> candle_core::Result<Tensor> {
+        let _span = span!("resnet", x = ?x.dims());
         // Of large images each of these is hundreds of megabytes: none is kept longer than it is needed.
         let normed = self.norm2.forward_silu(&self.first(self.norm1.forward_silu(x)?, time)?)?;
         self.second_for(need, x, normed)

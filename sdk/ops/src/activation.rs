@@ -20,6 +20,7 @@ pub enum Activation {
 impl Activation {
     /// Applies the activation: any shape in, the same shape and dtype out.
     pub fn forward(self, x: &Tensor) -> Result<Tensor> {
+        let _span = crate::span!("activation", kind = ?self, x = ?x.dims());
         if !host::is_native(x) {
             return match self {
                 Self::Silu => x.silu(),
@@ -50,6 +51,7 @@ pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
 ///
 /// `x` is (..., 2 n); the result (..., n) is the first half times GELU of the second half.
 pub fn geglu(x: &Tensor) -> Result<Tensor> {
+    let _span = crate::span!("geglu", x = ?x.dims());
     if x.rank() == 0 || x.dim(D::Minus1)? % 2 != 0 {
         bail!("geglu: the last dimension of {:?} is not even", x.shape())
     }
@@ -122,6 +124,7 @@ impl CustomOp1 for Elementwise {
     }
 
     fn bwd(&self, x: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let _span = crate::span!("activation.backward", kind = ?self.0, x = ?x.dims());
         let mut out = vec![0f32; x.elem_count()];
         host::with(x, self.name(), |x| {
             host::with(grad, self.name(), |g| {
@@ -174,6 +177,7 @@ impl CustomOp1 for Geglu {
     }
 
     fn bwd(&self, x: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let _span = crate::span!("geglu.backward", x = ?x.dims());
         let width = x.dim(D::Minus1)?;
         let half = width / 2;
         let mut out = vec![0f32; x.elem_count()];

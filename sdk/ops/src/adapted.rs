@@ -30,6 +30,7 @@ pub fn linear_adapted(
     bias: Option<&Tensor>,
     LowRank { down, up, scale }: LowRank,
 ) -> Result<Tensor> {
+    let _span = crate::span!("linear_adapted", x = ?x.dims(), weight = ?weight.dims(), down = ?down.dims());
     let (outputs, inputs) = weight.dims2()?;
     let rank = down.dim(0)?;
     if down.dims() != [rank, inputs] || up.dims() != [outputs, rank] || rank == 0 {
@@ -163,6 +164,7 @@ impl CustomOp3 for LinearAdapted {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let _span = crate::span!("linear_adapted.backward", x = ?x.dims(), weight = ?self.weight.dims());
         let name = self.name();
         let (n, k) = self.weight.dims2()?;
         let s = Sizes { m: x.elem_count() / k, n, k, r: down.dim(0)? };

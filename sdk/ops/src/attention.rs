@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 /// The N x M scores never exist as a whole; the backward pass computes them anew, tile by tile (FlashAttention, Dao et
 /// al. 2022, arXiv:2205.14135).
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
+    let _span = crate::span!("attention", q = ?q.dims(), k = ?k.dims(), heads);
     let shape = Dims::new(q.shape(), k.shape(), v.shape(), heads, causal)?;
     if !host::is_native(q) {
         return composed::attention(q, k, v, heads, causal);
@@ -285,6 +286,7 @@ impl CustomOp3 for Attention {
         res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let _span = crate::span!("attention.backward", q = ?q.dims(), k = ?k.dims(), heads = self.dims.heads);
         let name = self.name();
         let Some(logs) = self.logs.get() else { bail!("attention: backward before forward") };
         let queries = self.dims.queries;

@@ -68,6 +68,7 @@ pub fn conv2d_for(
     bias: Option<&Tensor>,
     spec: Conv2dSpec,
 ) -> Result<Tensor> {
+    let _span = crate::span!("conv2d", x = ?x.dims(), weight = ?weight.dims(), stride = spec.stride);
     let geometry = Geometry::new(x.dims4()?, weight.dims4()?, spec)?;
     if let Some(bias) = bias
         && bias.dims() != [geometry.co]
@@ -124,6 +125,7 @@ impl CustomOp3 for Conv2d {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let _span = crate::span!("conv2d.backward", x = ?x.dims(), weight = ?weight.dims());
         let g = &self.geometry;
         host::with(grad, self.name(), |gy| {
             let dx = if x.track_op() {

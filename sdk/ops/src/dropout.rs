@@ -11,6 +11,7 @@ use rayon::prelude::*;
 /// by `key` and the element's number alone: whoever computes the same again, a recomputed segment for instance, drops
 /// the same, on every device. Same shape and dtype out. Errors: a rate outside 0..1.
 pub fn dropout(x: &Tensor, rate: f64, key: u64) -> Result<Tensor> {
+    let _span = crate::span!("dropout", x = ?x.dims());
     if !(0.0..1.0).contains(&rate) {
         bail!("dropout: a rate of {rate}")
     }

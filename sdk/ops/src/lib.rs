@@ -19,6 +19,8 @@ mod host;
 mod linear;
 mod matmul;
 mod norm;
+mod peak;
+mod profile;
 mod rectify;
 mod scope;
 mod simd;
@@ -34,7 +36,13 @@ pub use conv::{Conv2dSpec, Padding, conv2d, conv2d_for};
 pub use dropout::dropout;
 pub use linear::{linear, linear_for};
 pub use norm::{group_moments, group_norm, group_norm_silu, layer_norm};
+pub use peak::{peak, threads};
+pub use profile::PROFILE;
 pub use rectify::{add_scaled, leaky_relu, prelu};
 pub use scope::scope;
 pub use tape::{Gradients, Keep, Need, Tape, Value};
 pub use upsample::upsample_nearest;
+
+/// For [`span!`].
+#[doc(hidden)]
+pub use tracing;

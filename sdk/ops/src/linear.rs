@@ -19,6 +19,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 /// [`linear`], of whose result only what is needed is computed. For the gradient alone that is nothing: the numbers
 /// of the result are then zeros.
 pub fn linear_for(need: Need, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let _span = crate::span!("linear", x = ?x.dims(), weight = ?weight.dims());
     let (outputs, inputs) = weight.dims2()?;
     if x.rank() == 0 || x.dim(D::Minus1)? != inputs || weight.elem_count() == 0 {
         bail!("linear: input {:?} for a weight {:?}", x.shape(), weight.shape())
@@ -146,6 +147,7 @@ impl CustomOp3 for Linear {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let _span = crate::span!("linear.backward", x = ?x.dims(), weight = ?weight.dims());
         let (n, k) = weight.dims2()?;
         let m = x.elem_count() / k;
         let dx = if x.track_op() {

@@ -30,6 +30,7 @@ pub fn group_norm_silu(
 ///
 /// `x` is (..., C), `weight` and `bias` (C); the variance is the biased one plus `eps`. Same shape and dtype out.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    let _span = crate::span!("layer_norm", x = ?x.dims());
     let channels = if x.rank() == 0 { 0 } else { x.dim(D::Minus1)? };
     affine_fits("layer_norm", channels, weight, bias)?;
     if !host::is_native(x) {
@@ -44,6 +45,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
 /// Mean and (biased) variance of each group of channels of each image, as [`group_norm`] would take them: of `x`
 /// (B, C, ...), B * groups pairs. A measurement: no gradient goes through it.
 pub fn group_moments(x: &Tensor, groups: usize) -> Result<Vec<[f64; 2]>> {
+    let _span = crate::span!("group_moments", x = ?x.dims(), groups);
     let channels = if x.rank() < 2 { 0 } else { x.dim(1)? };
     if groups == 0 || channels == 0 || channels % groups != 0 || x.elem_count() == 0 {
         bail!("group_moments: {groups} groups of {:?}", x.shape())
@@ -76,6 +78,7 @@ fn grouped(
     eps: f64,
     silu: bool,
 ) -> Result<Tensor> {
+    let _span = crate::span!("group_norm", x = ?x.dims(), groups, silu);
     if x.rank() < 2 {
         bail!("group_norm: {:?} has no channel dimension", x.shape())
     }
@@ -313,6 +316,7 @@ impl CustomOp3 for Normalised {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let _span = crate::span!("norm.backward", x = ?x.dims());
         let name = self.name();
         let affine = weight.track_op() || bias.track_op();
         let groups = x.elem_count() / self.group_len().max(1);

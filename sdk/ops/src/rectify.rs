@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 /// max(x, 0) + slope min(x, 0): any shape in, the same shape and dtype out.
 pub fn leaky_relu(x: &Tensor, slope: f32) -> Result<Tensor> {
+    let _span = crate::span!("leaky_relu", x = ?x.dims());
     if !host::is_native(x) {
         let positive = x.relu()?;
         return &positive + ((x - &positive)? * f64::from(slope))?;
@@ -18,6 +19,7 @@ pub fn leaky_relu(x: &Tensor, slope: f32) -> Result<Tensor> {
 /// [`leaky_relu`] of `x` (B, C, ...) with the slopes `weight`, (C) or (1) for all channels
 /// (He et al. 2015, arXiv:1502.01852).
 pub fn prelu(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let _span = crate::span!("prelu", x = ?x.dims());
     let channels = if x.rank() < 2 { 1 } else { x.dim(1)? };
     if weight.rank() != 1 || ![1, channels].contains(&weight.elem_count()) {
         bail!("prelu: slopes {:?} for {:?}", weight.shape(), x.shape())
@@ -36,6 +38,7 @@ pub fn prelu(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 
 /// `x` + `scale` `y`, of one shape and dtype.
 pub fn add_scaled(x: &Tensor, y: &Tensor, scale: f32) -> Result<Tensor> {
+    let _span = crate::span!("add_scaled", x = ?x.dims());
     if x.dims() != y.dims() || x.dtype() != y.dtype() {
         bail!("add_scaled: {:?} of {:?} and {:?} of {:?}", x.shape(), x.dtype(), y.shape(), y.dtype())
     }

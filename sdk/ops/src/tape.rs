@@ -157,9 +157,13 @@ impl<'a> Tape<'a> {
 impl Segment<'_> {
     /// Adds the gradients of this segment's inputs and of the variables inside.
     fn backward(self, gradient: Tensor, gradients: &mut Gradients) -> Result<()> {
+        let _span = crate::span!("segment.backward", kept = self.kept.is_some());
         let result = match self.kept {
             Some(result) => result,
-            None => (self.body)(&self.inputs, Need::Gradient)?,
+            None => {
+                let _span = crate::span!("segment.again");
+                (self.body)(&self.inputs, Need::Gradient)?
+            }
         };
         let scalar = seeded(&result, gradient)?;
         drop(result);

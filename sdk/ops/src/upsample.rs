@@ -10,6 +10,7 @@ use rayon::prelude::*;
 /// Sizes between the input's and twice the input's are what the networks need (twice, or one less where a skip
 /// connection has an odd size); a multiple of the input's size works too. Others are refused.
 pub fn upsample_nearest(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
+    let _span = crate::span!("upsample_nearest", x = ?x.dims(), height, width);
     let (_, _, h, w) = x.dims4()?;
     // For these sizes the source index is i / factor with one integer factor for the whole axis.
     let factor = |from: usize, to: usize| -> Result<usize> {

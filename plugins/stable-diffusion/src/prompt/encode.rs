@@ -182,6 +182,7 @@ impl<'a> Encoder<'a> {
                 .hint("write the weight as a number: `(words:1.5)`"));
         }
         let encoder = self.pipeline.text_encoder()?;
+        self.pipeline.count_text(chunk.ids.len());
         let skip = self.encoding.clip_skip.saturating_sub(1);
         let plain = if chunk.replaced.is_empty() {
             encoder.encode(std::slice::from_ref(&chunk.ids), skip)

@@ -1,5 +1,6 @@
 //! The configuration of a CLIP text encoder.
 
+use crate::operations::Operations;
 use atelier_ops::Activation;
 use atelier_weights::{ConfigFile, Result};
 
@@ -81,11 +82,38 @@ impl ClipTextConfig {
     }
 }
 
+impl ClipTextConfig {
+    /// Operations of encoding so many prompts of so many tokens. A causal mask saves none: scores that are masked are
+    /// computed first.
+    pub fn operations(&self, prompts: usize, tokens: usize) -> Operations {
+        let (rows, width, inner) = (prompts * tokens, self.hidden_size, self.intermediate_size);
+        let mut sum = Operations::default();
+        for _ in 0..self.num_hidden_layers {
+            (0..4).for_each(|_| sum.connect(rows, width, width));
+            sum.attend(prompts, tokens, tokens, width);
+            sum.connect(rows, width, inner);
+            sum.connect(rows, inner, width);
+        }
+        sum
+    }
+}
+
 fn activation(file: &ConfigFile) -> Result<Activation> {
     match file.text("hidden_act", Some("quick_gelu"))?.as_str() {
         "quick_gelu" => Ok(Activation::QuickGelu),
         "gelu" => Ok(Activation::Gelu),
         "silu" | "swish" => Ok(Activation::Silu),
         other => Err(file.error("hidden_act", format!("expected quick_gelu, gelu or silu, found {other:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_of_stable_diffusion_1_takes_what_is_published() {
+        let got = ClipTextConfig::sd15().operations(1, 77).total() as f64 / 1e9;
+        assert!((got - 13.3).abs() < 0.05, "{got}");
     }
 }

@@ -8,7 +8,7 @@ pub use config::ClipTextConfig;
 use crate::error::{Error, Result};
 use crate::layers::{LayerNorm, Linear, compute_dtype};
 use crate::network::Network;
-use atelier_ops::{Activation, attention};
+use atelier_ops::{Activation, attention, span};
 use atelier_weights::{ConfigFile, Source};
 use candle_core::{DType, Tensor};
 
@@ -193,10 +193,12 @@ impl ClipTextModel {
     }
 
     fn layers(&self, embedded: Tensor, prompts: &[Vec<u32>]) -> candle_core::Result<TextOutput> {
+        let _span = span!("text_encoder", embedded = ?embedded.dims());
         let positions = self.position_embedding.narrow(0, 0, embedded.dim(1)?)?.to_dtype(self.dtype)?;
         let mut x = embedded.broadcast_add(&positions)?;
         let mut hidden_states = vec![x.clone()];
-        for layer in &self.layers {
+        for (i, layer) in self.layers.iter().enumerate() {
+            let _span = span!("text_layer", i);
             x = layer.forward(&x)?;
             hidden_states.push(x.clone());
         }

@@ -3,6 +3,7 @@
 
 mod blocks;
 mod config;
+mod operations;
 mod recording;
 mod time;
 mod transformer;
@@ -14,7 +15,7 @@ pub use time::timestep_embedding;
 use crate::error::{Error, Result};
 use crate::layers::{Conv2d, GroupNorm, compute_dtype};
 use crate::network::Network;
-use atelier_ops::{Need, Tape, Value, silu};
+use atelier_ops::{Need, Tape, Value, silu, span};
 use atelier_weights::{ConfigFile, Source};
 use blocks::{Conditioning, DownBlock, MidBlock, UpBlock};
 use candle_core::{DType, Tensor};
@@ -168,6 +169,7 @@ impl UNet2DConditionModel {
         context: &Tensor,
         observe: &mut dyn FnMut(&str, &Tensor),
     ) -> candle_core::Result<Value> {
+        let _span = span!("unet", sample = ?sample.dims(), context = ?context.dims());
         let cond = self.condition(tape, timesteps, context, observe)?;
         let dtype = sample.dtype();
         let sample = tape.input(sample)?;
@@ -175,13 +177,18 @@ impl UNet2DConditionModel {
         observe("conv_in", x.tensor());
         let mut skips = vec![x.clone()];
         for (i, block) in self.down_blocks.iter().enumerate() {
+            let _span = span!("down_block", i);
             let mut inside = |name: &str, t: &Tensor| observe(&format!("down_blocks.{i}.{name}"), t);
             x = block.run(tape, &x, &cond, &mut skips, &mut inside)?;
             observe(&format!("down_blocks.{i}"), x.tensor());
         }
-        x = self.mid_block.run(tape, &x, &cond)?;
+        x = {
+            let _span = span!("mid_block");
+            self.mid_block.run(tape, &x, &cond)?
+        };
         observe("mid_block", x.tensor());
         for (i, block) in self.up_blocks.iter().enumerate() {
+            let _span = span!("up_block", i);
             x = block.run(tape, &x, &cond, &mut skips)?;
             observe(&format!("up_blocks.{i}"), x.tensor());
         }

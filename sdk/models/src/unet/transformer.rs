@@ -1,7 +1,7 @@
 //! The transformer between a UNet's convolutions, where the image attends to itself and to the prompt.
 
 use crate::layers::{GroupNorm, LayerNorm, Linear, to_image, to_tokens};
-use atelier_ops::{Need, Tape, Value, attention, geglu};
+use atelier_ops::{Need, Tape, Value, attention, geglu, span};
 use atelier_weights::{Result, Source};
 use candle_core::Tensor;
 
@@ -56,6 +56,7 @@ impl Transformer2D {
         x: &Value,
         context: &Value,
     ) -> candle_core::Result<Value> {
+        let _span = span!("transformer", x = ?x.tensor().dims());
         let count = self.transformer_blocks.len();
         let mut h = x.clone();
         for (i, block) in self.transformer_blocks.iter().enumerate() {
@@ -110,15 +111,18 @@ impl TransformerBlock {
     }
 
     fn attend_image(&self, need: Need, x: &Tensor) -> candle_core::Result<Tensor> {
+        let _span = span!("attend_image");
         let h = self.norm1.forward(x)?;
         x + self.attn1.forward_for(need, &h, &h)?
     }
 
     fn attend_context(&self, need: Need, x: &Tensor, context: &Tensor) -> candle_core::Result<Tensor> {
+        let _span = span!("attend_context");
         x + self.attn2.forward_for(need, &self.norm2.forward(x)?, context)?
     }
 
     fn feed(&self, need: Need, x: &Tensor) -> candle_core::Result<Tensor> {
+        let _span = span!("feed_forward");
         x + self.ff.forward_for(need, &self.norm3.forward(x)?)?
     }
 }

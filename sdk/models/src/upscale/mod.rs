@@ -18,6 +18,7 @@ pub use tiles::{Tile, Tiles};
 
 use crate::error::{Error, Result};
 use crate::layers::compute_dtype;
+use atelier_ops::span;
 use atelier_weights::Source;
 use candle_core::{DType, Device, Tensor};
 use compact::Compact;
@@ -116,6 +117,7 @@ impl Upscaler {
             let message = format!("expected sides that are multiples of {unit}, found {height}x{width}");
             return Err(Error::input(NETWORK, message));
         }
+        let _span = span!("upscaler", x = ?x.dims(), network = self.architecture.name());
         let run = || -> candle_core::Result<Tensor> {
             let input = x.detach().to_device(&self.device)?.to_dtype(self.compute)?.contiguous()?;
             let y = match &self.body {

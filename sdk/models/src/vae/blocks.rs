@@ -5,7 +5,7 @@ use super::tiles::Stage;
 use crate::layers::{Conv2d, GroupNorm, Linear, to_image, to_tokens};
 use crate::resample::{Downsample, Upsample};
 use crate::resnet::{ResnetBlock, ResnetSettings};
-use atelier_ops::attention;
+use atelier_ops::{attention, span};
 use atelier_weights::{Result, Source};
 use candle_core::Tensor;
 
@@ -158,6 +158,7 @@ impl MidBlock {
     }
 
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let _span = span!("mid_block");
         let mut x = self.resnets[0].forward(x, None)?;
         if let Some(attention) = &self.attention {
             x = attention.forward(&x)?;

@@ -4,6 +4,7 @@
 mod blended;
 mod blocks;
 mod config;
+mod operations;
 mod tiles;
 
 pub use blended::Blending;
@@ -13,6 +14,7 @@ pub use tiles::Tiling;
 use crate::error::{Error, Result};
 use crate::layers::{Conv2d, compute_dtype};
 use crate::network::Network;
+use atelier_ops::span;
 use atelier_weights::{ConfigFile, Source};
 use blocks::{Decoder, Encoder};
 use candle_core::{DType, Tensor};
@@ -140,6 +142,7 @@ impl AutoencoderKl {
         images: &Tensor,
         tiling: Option<&Tiling>,
     ) -> candle_core::Result<LatentDistribution> {
+        let _span = span!("vae.encode", images = ?images.dims());
         let x = staged(self.encoder.stages(), images.to_dtype(self.dtype)?, tiling)?;
         let mut moments = self.encoder.finish(&x)?;
         if let Some(conv) = &self.quant_conv {
@@ -186,6 +189,7 @@ impl AutoencoderKl {
     }
 
     fn compute_image(&self, latents: &Tensor, tiling: Option<&Tiling>) -> candle_core::Result<Tensor> {
+        let _span = span!("vae.decode", latents = ?latents.dims());
         let mut x = latents.to_dtype(self.dtype)?;
         if let Some(conv) = &self.post_quant_conv {
             x = conv.forward(&x)?;

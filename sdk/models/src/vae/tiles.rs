@@ -11,6 +11,7 @@ use crate::layers::{Conv2d, GroupNorm};
 use crate::resample::{Downsample, Upsample};
 use crate::resnet::ResnetBlock;
 use crate::spans::{Span, spans};
+use atelier_ops::span;
 use candle_core::{Result, Tensor};
 use std::ops::Range;
 
@@ -61,6 +62,7 @@ impl<'a> Stage<'a> {
 
     /// The whole image at once.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let _span = span!("vae.stage", x = ?x.dims());
         let x = self.resnet.forward(&self.begin(x)?, None)?;
         match (self.downsampler, self.leaves) {
             (Some(down), _) => down.forward(&x),
