@@ -19,12 +19,15 @@ mod host;
 mod linear;
 mod matmul;
 mod norm;
+mod products;
 mod rectify;
 mod scope;
 mod simd;
 mod stored;
 mod tape;
 mod upsample;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 pub use activation::{Activation, geglu, gelu, quick_gelu, silu};
 pub use adapted::{LowRank, linear_adapted};
@@ -34,6 +37,7 @@ pub use conv::{Conv2dSpec, Padding, conv2d, conv2d_for};
 pub use dropout::dropout;
 pub use linear::{linear, linear_for};
 pub use norm::{group_moments, group_norm, group_norm_silu, layer_norm};
+pub use products::{Products, with_products};
 pub use rectify::{add_scaled, leaky_relu, prelu};
 pub use scope::scope;
 pub use tape::{Gradients, Keep, Need, Tape, Value};

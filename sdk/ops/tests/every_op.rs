@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is exported and is no operation on tensors, or none with a gradient.
-const OTHERS: [&str; 2] = ["group_moments", "scope"];
+const OTHERS: [&str; 3] = ["group_moments", "scope", "with_products"];
 
 type Op = fn(&[Tensor]) -> Result<Tensor>;
 
