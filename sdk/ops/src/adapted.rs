@@ -3,6 +3,7 @@
 use crate::host::{self, prepare};
 use crate::linear::{linear_for, parallel_product, times, times_transposed};
 use crate::matmul::Mat;
+use crate::products::{self, Products};
 use crate::stored;
 use crate::tape::Need;
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
@@ -48,6 +49,7 @@ pub fn linear_adapted(
         bias: bias.map(prepare).transpose()?,
         scale: scale as f32,
         need,
+        products: products::of_call(&[x, down, up]),
     };
     prepare(x)?.apply_op3(&prepare(down)?, &prepare(up)?, op)?.to_dtype(x.dtype())
 }
@@ -57,6 +59,7 @@ struct LinearAdapted {
     bias: Option<Tensor>,
     scale: f32,
     need: Need,
+    products: Products,
 }
 
 /// Rows of x, outputs, inputs, rank.
@@ -88,7 +91,7 @@ impl LinearAdapted {
             None => vec![0f32; s.m * s.n],
         };
         stored::with(&self.weight, self.name(), |w| {
-            times_transposed(&mut y, self.bias.is_some(), x, w, (s.n, s.k));
+            times_transposed(&mut y, self.bias.is_some(), x, w, (s.n, s.k), self.products);
             Ok(())
         })?;
         let inner = self.inner(s, x, down);

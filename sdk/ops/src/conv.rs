@@ -1,10 +1,19 @@
 //! Two-dimensional convolution.
 
+#[cfg(target_arch = "x86_64")]
+mod area;
 mod columns;
+#[cfg(target_arch = "x86_64")]
+mod direct;
 mod passes;
+#[cfg(test)]
+mod reference;
+#[cfg(target_arch = "x86_64")]
+mod winograd;
 
 use crate::composed;
 use crate::host;
+use crate::products::{self, Products};
 use crate::stored::{self, Stored};
 use crate::tape::Need;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
@@ -83,13 +92,14 @@ pub fn conv2d_for(
         Some(bias) => host::prepare(bias)?,
         None => Tensor::zeros(geometry.co, DType::F32, x.device())?,
     };
-    let op = Conv2d { geometry, need };
+    let op = Conv2d { geometry, need, products: products::of_call(&[x, weight, &bias]) };
     host::prepare(x)?.apply_op3(&stored::operand(weight)?, &bias, op)?.to_dtype(x.dtype())
 }
 
 struct Conv2d {
     geometry: Geometry,
     need: Need,
+    products: Products,
 }
 
 impl CustomOp3 for Conv2d {
@@ -114,7 +124,7 @@ impl CustomOp3 for Conv2d {
             return Ok(host::output(vec![0f32; g.batch * g.co * g.oh * g.ow], shape));
         }
         let weight = Stored::of(s2, l2, self.name())?;
-        Ok(host::output(passes::forward(g, x, weight, bias), shape))
+        Ok(host::output(passes::forward(g, x, weight, bias, self.products), shape))
     }
 
     fn bwd(

@@ -79,20 +79,22 @@ impl Shared {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Lends `len` floats of this thread's scratch memory, contents unspecified.
 ///
-/// The memory stays with the thread, so that a network's hundreds of calls do not fault its pages in anew.
+/// The memory stays with the thread, so that a network's hundreds of calls do not fault its pages in anew; so does that of
+/// a nested call.
 pub(crate) fn scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
-    // Taken out of the cell, not borrowed: a nested call on the same thread then gets memory of its own.
-    let mut memory = SCRATCH.take();
+    // Taken out of the cell, not borrowed: a nested call on the same thread then gets memory of its own. As the outer call
+    // gives its memory back last, it is the first to be taken again.
+    let mut memory = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
     if memory.len() < len {
         memory.resize(len, 0.0);
     }
     let result = f(&mut memory[..len]);
-    SCRATCH.set(memory);
+    SCRATCH.with_borrow_mut(|all| all.push(memory));
     result
 }
 

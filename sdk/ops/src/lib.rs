@@ -20,6 +20,7 @@ mod linear;
 mod matmul;
 mod norm;
 mod peak;
+mod products;
 mod profile;
 mod rectify;
 mod scope;
@@ -27,6 +28,8 @@ mod simd;
 mod stored;
 mod tape;
 mod upsample;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 pub use activation::{Activation, geglu, gelu, quick_gelu, silu};
 pub use adapted::{LowRank, linear_adapted};
@@ -37,6 +40,7 @@ pub use dropout::dropout;
 pub use linear::{linear, linear_for};
 pub use norm::{group_moments, group_norm, group_norm_silu, layer_norm};
 pub use peak::{peak, threads};
+pub use products::{Products, with_products};
 pub use profile::PROFILE;
 pub use rectify::{add_scaled, leaky_relu, prelu};
 pub use scope::scope;

@@ -3,8 +3,11 @@
 use crate::composed;
 use crate::host::{self, Shared, blocks};
 use crate::matmul::{Mat, Target, product};
+use crate::products::{self, Products};
 use crate::stored::{self, Stored};
 use crate::tape::Need;
+#[cfg(target_arch = "x86_64")]
+use crate::wide;
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -33,10 +36,14 @@ pub fn linear_for(need: Need, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>
         Some(bias) => bail!("linear: bias {:?} for {outputs} outputs", bias.shape()),
         None => Tensor::zeros(outputs, candle_core::DType::F32, x.device())?,
     };
-    host::prepare(x)?.apply_op3(&stored::operand(weight)?, &bias, Linear(need))?.to_dtype(x.dtype())
+    let op = Linear { need, products: products::of_call(&[x, weight, &bias]) };
+    host::prepare(x)?.apply_op3(&stored::operand(weight)?, &bias, op)?.to_dtype(x.dtype())
 }
 
-struct Linear(Need);
+struct Linear {
+    need: Need,
+    products: Products,
+}
 
 /// Rows x columns of the result one job computes.
 fn job_size(rows: usize, cols: usize) -> (usize, usize) {
@@ -93,7 +100,17 @@ pub(crate) fn times_transposed(
     x: &[f32],
     w: Stored,
     (n, k): (usize, usize),
+    products: Products,
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(unit) = wide::Unit::bf16_for(products, w) {
+        if !accumulate {
+            y.fill(0.0);
+        }
+        return wide::product::add_times_transposed(unit, y, x, w, (n, k));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = products;
     let m = x.len() / k;
     w.rows(k, |first, rows, w| {
         let (x, w) = (|i: usize| Mat::rows(&x[i * k..], k), |j: usize| Mat::rows(&w[j * k..], k).t());
@@ -129,9 +146,10 @@ impl CustomOp3 for Linear {
         let (n, k) = l2.shape().dims2()?;
         let m = x.len() / k;
         let mut y = vec![0f32; m * n];
-        if self.0 == Need::Value {
+        if self.need == Need::Value {
             y.par_chunks_mut(n).for_each(|row| row.copy_from_slice(bias));
-            times_transposed(&mut y, true, x, Stored::of(s2, l2, self.name())?, (n, k));
+            let weight = Stored::of(s2, l2, self.name())?;
+            times_transposed(&mut y, true, x, weight, (n, k), self.products);
         }
         let mut dims = l1.dims().to_vec();
         dims.pop();

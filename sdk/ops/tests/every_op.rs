@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is exported and is no operation on tensors, or none with a gradient.
-const OTHERS: [&str; 5] = ["group_moments", "peak", "scope", "threads", "tracing"];
+const OTHERS: [&str; 6] = ["group_moments", "peak", "scope", "threads", "tracing", "with_products"];
 
 type Op = fn(&[Tensor]) -> Result<Tensor>;
 

@@ -17,9 +17,9 @@ pub(crate) struct Geometry {
     pub(crate) kw: usize,
     pub(crate) oh: usize,
     pub(crate) ow: usize,
-    stride: usize,
-    top: usize,
-    left: usize,
+    pub(super) stride: usize,
+    pub(super) top: usize,
+    pub(super) left: usize,
 }
 
 type Dims4 = (usize, usize, usize, usize);

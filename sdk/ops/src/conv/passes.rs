@@ -3,8 +3,14 @@
 use super::Geometry;
 use crate::host::{self, Shared, blocks, scratch};
 use crate::matmul::{Mat, Target, product};
+use crate::products::Products;
 use crate::stored::Stored;
 use rayon::prelude::*;
+#[cfg(target_arch = "x86_64")]
+use {
+    super::{direct, winograd},
+    crate::wide::Unit,
+};
 
 /// Output pixels of a tile: enough columns for an efficient product, few enough to stay in the cache.
 const TILE: usize = 256;
@@ -25,7 +31,36 @@ fn channel_block(channels: usize, others: usize) -> usize {
 const WIDENINGS: usize = 2;
 
 /// y (B, Co, OH, OW) from x (B, Ci, H, W), weight (Co, Ci * kh * kw) and bias (Co).
-pub(super) fn forward(g: &Geometry, x: &[f32], weight: Stored, bias: &[f32]) -> Vec<f32> {
+pub(super) fn forward(g: &Geometry, x: &[f32], weight: Stored, bias: &[f32], products: Products) -> Vec<f32> {
+    if let Some(y) = on_wide_registers(g, x, weight, bias, products) {
+        return y;
+    }
+    unrolled(g, x, weight, bias)
+}
+
+/// [`forward`], where there is a faster way on this processor than products with unrolled images.
+#[cfg(target_arch = "x86_64")]
+fn on_wide_registers(
+    g: &Geometry,
+    x: &[f32],
+    weight: Stored,
+    bias: &[f32],
+    products: Products,
+) -> Option<Vec<f32>> {
+    if let Some(unit) = Unit::bf16_for(products, weight) {
+        return Some(direct::forward(unit, g, x, weight, bias));
+    }
+    let unit = Unit::f32().filter(|_| winograd::is_worth_it(g))?;
+    Some(winograd::forward(unit, g, x, weight, bias))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn on_wide_registers(_: &Geometry, _: &[f32], _: Stored, _: &[f32], _: Products) -> Option<Vec<f32>> {
+    None
+}
+
+/// [`forward`] by products with unrolled images.
+pub(super) fn unrolled(g: &Geometry, x: &[f32], weight: Stored, bias: &[f32]) -> Vec<f32> {
     if g.batch * blocks(g.oh, tile_rows(g)).len() > WIDENINGS {
         return weight.whole(|weight| forward_tiles(g, x, Stored::F32(weight), bias));
     }
@@ -87,7 +122,7 @@ pub(super) fn input_gradient(g: &Geometry, gy: &[f32], weight: Stored) -> Vec<f3
     scratch(weight.len(), |turned| {
         let jobs = turned.par_chunks_mut(TURNED_CHANNELS * g.co * g.taps()).enumerate();
         jobs.for_each(|(i, out)| g.turned(weight, i * TURNED_CHANNELS, out));
-        forward(&adjoint, gy, Stored::F32(turned), &vec![0f32; g.ci])
+        forward(&adjoint, gy, Stored::F32(turned), &vec![0f32; g.ci], Products::Exact)
     })
 }
 

@@ -1,0 +1,365 @@
+//! Convolution with 3 x 3 kernels by Winograd's minimal filtering F(2x2, 3x3): 16 products for four pixels in place of
+//! 36 ("Fast Algorithms for Convolutional Neural Networks", Lavin and Gray 2015, arXiv:1509.09308).
+//!
+//! Tiles of four pixels are computed from 4 x 4 pixels of the input, which overlap by two. A tile is transformed to 16
+//! numbers (*points*), and so is a kernel; at each point their products are summed over the channels, and the sums
+//! transformed back. As the transforms only add, and halve numbers of the kernel, errors are those of a few more sums; but a pixel's is
+//! relative to all that its tile covers, up to one pixel farther than its kernel does. So far, too, what is not finite
+//! spreads.
+
+mod tiles;
+mod transform;
+
+use super::Geometry;
+use crate::host::{self, Shared, blocks, scratch};
+use crate::stored::Stored;
+use crate::wide::pack::{self, Rows};
+use crate::wide::tile::{self, Tile, Walk};
+use crate::wide::{LANES, Unit, even_blocks};
+use rayon::prelude::*;
+use tiles::Tiles;
+use transform::{Patch, inverse, kernels};
+
+/// Points at which a tile and a kernel are multiplied.
+const POINTS: usize = 16;
+
+/// Words of transformed kernels at a time.
+const KERNELS: usize = 4 << 20;
+
+/// Input channels at a time: at least, where the kernels would be fewer, and at most, so that a job's transformed tiles
+/// stay in the third cache.
+const CHANNELS: (usize, usize) = (16, 320);
+
+/// Words of sums that a job has before it transforms them back: they stay in the second cache.
+const SUMS: usize = 48 << 10;
+
+/// Fewer channels than this on either side do not make up for the transforms.
+const FEW_CHANNELS: usize = 32;
+
+/// Fewer tiles than this of an image do not make up for the transform of the kernels. The number of images does not
+/// count: an image's result is not to depend on what is computed beside it.
+const FEW_TILES: usize = 64;
+
+/// Whether it is faster than products with the image's columns.
+pub(super) fn is_worth_it(g: &Geometry) -> bool {
+    let tiles = g.oh.div_ceil(2) * g.ow.div_ceil(2);
+    (g.kh, g.kw, g.stride) == (3, 3, 1) && g.ci.min(g.co) >= FEW_CHANNELS && tiles >= FEW_TILES
+}
+
+/// y (B, Co, OH, OW) from x (B, Ci, H, W), weight (Co, Ci, 3, 3) and bias (Co), with stride 1.
+pub(super) fn forward(unit: Unit, g: &Geometry, x: &[f32], weight: Stored, bias: &[f32]) -> Vec<f32> {
+    let mut y = vec![0f32; g.batch * g.co * g.oh * g.ow];
+    let (memory, tiles, panels) = (Shared::new(&mut y), Tiles::of(g), Panel::all(unit, g.co));
+    let groups = even_blocks(panels.len(), panels.len().div_ceil(host::wanted_jobs().div_ceil(tiles.len())));
+    let jobs: Vec<_> = tiles.iter().flat_map(|t| groups.iter().map(move |g| (*t, *g))).collect();
+    for (first, count) in even_blocks(g.ci, (KERNELS / (POINTS * g.co)).clamp(CHANNELS.0, CHANNELS.1)) {
+        let pass = Pass { unit, g, x, weight, bias, first, count };
+        let words = panels.iter().map(|p| pass.panel_words(p)).sum();
+        scratch(words, |kernels| {
+            pass.transform_kernels(&panels, kernels);
+            jobs.par_iter().for_each(|(tiles, (panel, n))| {
+                // SAFETY: each job has its own pixels and channels of the result.
+                unsafe { pass.job(*tiles, &panels[*panel..panel + n], kernels, memory) };
+            });
+        });
+    }
+    y
+}
+
+/// Output channels that are multiplied at once.
+struct Panel {
+    index: usize,
+    first: usize,
+    rows: usize,
+}
+
+impl Panel {
+    fn all(unit: Unit, channels: usize) -> Vec<Self> {
+        let panels = unit.panels(channels).into_iter().enumerate();
+        panels.map(|(index, (first, rows))| Self { index, first, rows }).collect()
+    }
+}
+
+/// What some input channels add to the result.
+struct Pass<'a> {
+    unit: Unit,
+    g: &'a Geometry,
+    x: &'a [f32],
+    weight: Stored<'a>,
+    bias: &'a [f32],
+    first: usize,
+    count: usize,
+}
+
+impl Pass<'_> {
+    /// Words of a panel's kernels at one point, with room for a vector beyond the last.
+    fn point_words(&self, panel: &Panel) -> usize {
+        self.count * panel.rows + LANES
+    }
+
+    fn panel_words(&self, panel: &Panel) -> usize {
+        POINTS * self.point_words(panel)
+    }
+
+    /// Where a panel's kernels start.
+    fn start(&self, panel: &Panel) -> usize {
+        POINTS * (self.count * panel.first + panel.index * LANES)
+    }
+
+    /// Every panel's kernels, point by point: (16, channels, rows).
+    fn transform_kernels(&self, panels: &[Panel], out: &mut [f32]) {
+        /// Channels whose kernels stay in the first cache.
+        const PIECE: usize = 32;
+        let (memory, g) = (Shared::new(out), self.g);
+        panels.par_iter().for_each(|panel| {
+            // SAFETY: each panel has its own part.
+            let out = unsafe { memory.slice(self.start(panel), self.panel_words(panel)) };
+            let rows =
+                Rows { data: self.weight, first: panel.first * g.depth(), stride: g.depth(), taps: g.taps() };
+            scratch(PIECE * g.taps() * LANES, |taps| {
+                for (at, n) in blocks(self.count, PIECE) {
+                    let (from, taps) = (self.first + at, &mut taps[..n * g.taps() * LANES]);
+                    pack::panel(self.unit, rows, panel.rows, (from, from + n), taps, LANES);
+                    kernels(taps, panel.rows, &mut out[at * panel.rows..], self.point_words(panel));
+                }
+            });
+        });
+    }
+
+    /// Adds to the pixels of some tiles, of the channels of some panels.
+    ///
+    /// # Safety
+    /// Nobody else accesses these elements of the result.
+    unsafe fn job(&self, tiles: Tiles, panels: &[Panel], kernels: &[f32], result: Shared) {
+        let rows = panels.iter().map(|p| p.rows).max().unwrap_or(0);
+        let group = (SUMS / (POINTS * tiles.line() * rows)).max(1);
+        let (inputs, sums) =
+            (POINTS * self.count * tiles.vectors() * LANES, POINTS * group * rows * tiles.line());
+        scratch(inputs + sums, |memory| {
+            let (inputs, sums) = memory.split_at_mut(inputs);
+            self.transform_tiles(tiles, inputs);
+            for panels in panels.chunks(group) {
+                self.multiply(tiles, panels, kernels, inputs, sums);
+                let channels = (panels[0].first, panels.iter().map(|p| p.rows).sum());
+                // SAFETY: the caller's promise.
+                unsafe { self.transform_back(tiles, channels, sums, result) };
+            }
+        });
+    }
+
+    /// Every channel's tiles, point by point and vector by vector: (16, vectors, channels, 16).
+    fn transform_tiles(&self, tiles: Tiles, out: &mut [f32]) {
+        let (g, vectors) = (self.g, tiles.vectors());
+        let corner = [(tiles.rows.0, g.top), (tiles.cols.0, g.left)];
+        let mut patch = Patch::new(tiles.rows.1, tiles.cols.1);
+        let mut points = vec![0f32; POINTS * vectors * LANES];
+        for channel in 0..self.count {
+            for image in 0..tiles.images.1 {
+                let plane = (tiles.images.0 + image) * g.ci + self.first + channel;
+                patch.read(&self.x[plane * g.h * g.w..][..g.h * g.w], (g.h, g.w), corner);
+                let first = image * tiles.rows.1 * tiles.cols.1;
+                patch.transform(&mut points[first..], vectors * LANES);
+            }
+            let out = out.as_chunks_mut::<LANES>().0[channel..].iter_mut().step_by(self.count);
+            for (out, point) in out.zip(points.as_chunks::<LANES>().0) {
+                *out = *point;
+            }
+        }
+    }
+
+    /// Sums over the channels, point by point: (16, output channels of the panels, line).
+    fn multiply(&self, tiles: Tiles, panels: &[Panel], kernels: &[f32], inputs: &[f32], sums: &mut [f32]) {
+        const ZEROS: [f32; LANES] = [0.0; LANES];
+        let (line, vectors, first) = (tiles.line(), tiles.vectors(), panels[0].first);
+        let channels: usize = panels.iter().map(|p| p.rows).sum();
+        assert!(sums.len() >= POINTS * channels * line, "{} sums", sums.len());
+        assert!(inputs.len() >= POINTS * vectors * self.count * LANES, "{} points of tiles", inputs.len());
+        let walk = Walk { planes: self.count, plane: LANES, taps: &[0] };
+        for point in 0..POINTS {
+            for vector in (0..vectors).step_by(self.unit.vectors()) {
+                let count = self.unit.vectors().min(vectors - vector);
+                let both = [vector, vector + count - 1];
+                let b = both.map(|v| inputs[(point * vectors + v) * self.count * LANES..].as_ptr());
+                for panel in panels {
+                    let words = self.point_words(panel);
+                    let a = kernels[self.start(panel) + point * words..][..words].as_ptr();
+                    let at = (point * channels + panel.first - first) * line;
+                    let out = both.map(|v| sums[at + v * LANES..].as_mut_ptr());
+                    let tile = Tile { a, b, start: [ZEROS.as_ptr(); 2], start_row: 0, out, out_row: line };
+                    // SAFETY: a vector of every channel's inputs at every point, and of sums for each row of the panels,
+                    // by the assertions; the panel's words were sliced.
+                    unsafe { tile::run(self.unit, panel.rows, count, &tile, walk) };
+                }
+            }
+        }
+    }
+
+    /// Adds the pixels of some tiles to `channels` of the result, from `first` on.
+    ///
+    /// # Safety
+    /// As [`Self::job`].
+    unsafe fn transform_back(
+        &self,
+        tiles: Tiles,
+        (first, channels): (usize, usize),
+        sums: &[f32],
+        result: Shared,
+    ) {
+        let (g, line, (_, rows), (left, cols)) = (self.g, tiles.line(), tiles.rows, tiles.cols);
+        let mut lines = [vec![0f32; 2 * cols], vec![0f32; 2 * cols]];
+        let width = (2 * cols).min(g.ow - 2 * left);
+        for channel in 0..channels {
+            let start = if self.first == 0 { Some(self.bias[first + channel]) } else { None };
+            for tile_row in 0..tiles.images.1 * rows {
+                let (image, row) = (tiles.images.0 + tile_row / rows, 2 * (tiles.rows.0 + tile_row % rows));
+                inverse(&sums[channel * line + tile_row * cols..], channels * line, &mut lines);
+                for (y, line) in lines.iter().enumerate().take(g.oh - row) {
+                    let at = ((image * g.co + first + channel) * g.oh + row + y) * g.ow + 2 * left;
+                    // SAFETY: these pixels of this channel belong to this job.
+                    let out = unsafe { result.slice(at, width) };
+                    transform::add(out, &line[..width], start);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conv::passes::unrolled;
+    use crate::conv::reference::{convolution, geometry, numbers};
+    use half::{bf16, f16};
+
+    /// The largest error as part of the magnitudes that an output's tile is made of.
+    const TOLERANCE: f64 = 1e-6;
+
+    const SIZES: [(usize, usize); 9] =
+        [(1, 1), (3, 5), (9, 8), (5, 16), (7, 17), (4, 70), (2, 33), (20, 14), (8, 8)];
+
+    /// Every unit for f32, and the sizes of a convolution with 3 x 3 kernels.
+    fn cases() -> impl Iterator<Item = (Unit, Geometry)> {
+        let channels = [(1, 1), (7, 17), (33, 15)];
+        let all =
+            channels.into_iter().flat_map(|c| SIZES.into_iter().enumerate().map(move |(i, s)| (i, c, s)));
+        let all = all.filter_map(|(i, (ci, co), size)| geometry((1 + i % 3, ci, co), size, (3, 1, i % 4)));
+        all.flat_map(|g| Unit::all().into_iter().filter(|u| !u.is_bf16()).map(move |u| (u, g)))
+    }
+
+    /// Largest magnitudes of the pixels up to one away: the most that any of the tiles over a pixel can have in its place.
+    fn spread(g: &Geometry, x: &[f32]) -> Vec<f64> {
+        let at = |plane: &[f32], y: usize, x: usize| {
+            let rows = y.saturating_sub(1)..(y + 2).min(g.h);
+            let largest = |row: &[f32]| {
+                row[x.saturating_sub(1)..(x + 2).min(g.w)].iter().fold(0f32, |a, v| a.max(v.abs()))
+            };
+            f64::from(rows.map(|y| largest(&plane[y * g.w..][..g.w])).fold(0f32, f32::max))
+        };
+        let planes = x.chunks_exact(g.h * g.w);
+        planes
+            .flat_map(|plane| (0..g.h * g.w).map(|i| at(plane, i / g.w, i % g.w)).collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// Checks a result against the sum in f64 of all its products.
+    fn check(unit: Unit, g: &Geometry, x: &[f32], weight: Stored, bias: &[f32]) {
+        let mut wide = vec![0f32; weight.len()];
+        weight.widen(0, &mut wide);
+        let floats = |data: &[f32]| data.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
+        // Any number of a kernel may have the place of any other, too.
+        let largest = |kernel: &[f32]| vec![kernel.iter().fold(0f64, |a, v| a.max(f64::from(v.abs()))); 9];
+        let kernels: Vec<f64> = wide.chunks_exact(9).flat_map(largest).collect();
+        let want = convolution(g, &floats(x), &floats(&wide), bias);
+        let sizes = convolution(g, &spread(g, x), &kernels, bias);
+        let got = forward(unit, g, x, weight, bias);
+        for (at, (got, (want, size))) in got.iter().zip(want.iter().zip(sizes)).enumerate() {
+            let (want, size) = (want.0, size.1);
+            let error = (f64::from(*got) - want).abs();
+            // Numbers below the smallest normal one are rounded to a step of their own.
+            let smallest = f64::from(f32::MIN_POSITIVE);
+            assert!(
+                error <= TOLERANCE * (size + smallest),
+                "{g:?} {unit:?} at {at}: {got} for {want}, magnitudes {size}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_size_is_within_the_tolerance_in_every_unit_from_every_kind_of_weight() {
+        for (i, (unit, g)) in cases().enumerate() {
+            let seed = i as u64;
+            let (x, bias) = (numbers(seed, g.batch * g.ci * g.h * g.w), numbers(seed + 1, g.co));
+            let w = numbers(seed + 2, g.co * g.depth());
+            let b: Vec<bf16> = w.iter().map(|v| bf16::from_f32(*v)).collect();
+            let h: Vec<f16> = w.iter().map(|v| f16::from_f32(*v)).collect();
+            let weight = [Stored::F32(&w), Stored::BF16(&b), Stored::F16(&h)][i % 3];
+            check(unit, &g, &x, weight, &bias);
+        }
+    }
+
+    #[test]
+    fn numbers_of_all_magnitudes_are_within_the_tolerance() {
+        const SCALES: [f32; 6] = [1e4, 1e-3, 1.0, 0.0, 1e-39, 1e15];
+        for (i, (unit, g)) in cases().filter(|(_, g)| g.ci == 7).enumerate() {
+            // Scales that change from pixel to pixel, all large, all subnormal.
+            let scaled = |v: (usize, &f32), by: usize| {
+                v.1 * SCALES[if by == 0 { (v.0 * 7 + v.0 / 5) % 5 } else { by }]
+            };
+            let (x, bias) = (numbers(i as u64, g.batch * g.ci * g.h * g.w), vec![0f32; g.co]);
+            let w = numbers(i as u64 + 2, g.co * g.depth());
+            for (x_by, w_by) in [(0, 2), (2, 0), (0, 0), (4, 2), (5, 5)] {
+                let x: Vec<f32> = x.iter().enumerate().map(|v| scaled(v, x_by)).collect();
+                let w: Vec<f32> = w.iter().enumerate().map(|v| scaled(v, w_by)).collect();
+                check(unit, &g, &x, Stored::F32(&w), &bias);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_reaches_what_its_kernels_cover_and_one_pixel_more() {
+        let g = geometry((1, 5, 7), (20, 23), (3, 1, 1)).unwrap();
+        let (w, bias) = (numbers(2, g.co * g.depth()), numbers(3, g.co));
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for (row, column) in [(0, 0), (7, 10), (8, 11), (19, 22)] {
+                let mut x = numbers(1, g.ci * g.h * g.w);
+                let clean = unrolled(&g, &x, Stored::F32(&w), &bias);
+                x[(2 * g.h + row) * g.w + column] = bad;
+                for unit in Unit::all().into_iter().filter(|u| !u.is_bf16()) {
+                    let y = forward(unit, &g, &x, Stored::F32(&w), &bias);
+                    for (i, (y, clean)) in y.iter().zip(&clean).enumerate() {
+                        let away = (i / g.w % g.h).abs_diff(row).max((i % g.w).abs_diff(column));
+                        match away {
+                            0 | 1 => assert!(!y.is_finite(), "{y} under {bad}"),
+                            2 => {}
+                            _ => assert!((y - clean).abs() < 1e-4, "{y} for {clean}, {away} from {bad}"),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn pool(threads: usize) -> rayon::ThreadPool {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
+    }
+
+    #[test]
+    fn the_bits_depend_neither_on_the_threads_nor_on_the_images_beside() {
+        for size in [(8, 8), (9, 7), (20, 70)] {
+            let g = geometry((3, 350, 37), size, (3, 1, 1)).unwrap();
+            let (x, bias) = (numbers(1, g.batch * g.ci * g.h * g.w), numbers(3, g.co));
+            let w = numbers(2, g.co * g.depth());
+            for unit in Unit::all().into_iter().filter(|u| !u.is_bf16()) {
+                let run = |threads, g: &Geometry, x: &[f32]| {
+                    pool(threads).install(|| forward(unit, g, x, Stored::F32(&w), &bias))
+                };
+                let all = run(1, &g, &x);
+                assert_eq!(all, run(2, &g, &x));
+                assert_eq!(all, run(7, &g, &x));
+                let one = Geometry { batch: 1, ..g };
+                let second = run(2, &one, &x[g.ci * g.h * g.w..][..g.ci * g.h * g.w]);
+                assert_eq!(second, all[g.co * g.oh * g.ow..][..g.co * g.oh * g.ow]);
+            }
+        }
+    }
+}

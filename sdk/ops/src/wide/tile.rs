@@ -1,0 +1,128 @@
+//! The innermost loop: a panel of the left side times one or two vectors of the right, with all sums in registers.
+
+use super::register::{Avx2, Avx512, Bf16, Register};
+use super::{Kind, LANES, ROWS, Unit};
+
+/// How a right side is walked through: for each of `planes` planes, `plane` words apart, one step at each offset. The
+/// last offset is the largest.
+#[derive(Clone, Copy)]
+pub(crate) struct Walk<'a> {
+    pub(crate) planes: usize,
+    pub(crate) plane: usize,
+    pub(crate) taps: &'a [usize],
+}
+
+impl Walk<'_> {
+    pub(crate) fn steps(&self) -> usize {
+        self.planes * self.taps.len()
+    }
+
+    /// Words from the first of a vector to the end of its last.
+    pub(crate) fn reach(&self) -> usize {
+        self.planes.saturating_sub(1) * self.plane + self.taps.last().copied().unwrap_or(0) + LANES
+    }
+}
+
+/// Where the numbers of a tile come from and go to.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile {
+    /// The panel: for each step the words of its rows.
+    pub(crate) a: *const f32,
+    /// The first word of each vector.
+    pub(crate) b: [*const f32; 2],
+    /// What is added to the first row's sums, and how far the next row's is.
+    pub(crate) start: [*const f32; 2],
+    pub(crate) start_row: usize,
+    /// Where the first row's sums go, and how far the next row's are.
+    pub(crate) out: [*mut f32; 2],
+    pub(crate) out_row: usize,
+}
+
+/// `out = start + a b` for some rows and vectors, as many as the unit takes at most.
+///
+/// # Safety
+/// `a` has `walk.steps() * rows` words, each vector 16 words at every step, 16 floats at `start` and at `out` for every
+/// row can be accessed, and nobody else accesses those of `out`.
+pub(crate) unsafe fn run(unit: Unit, rows: usize, vectors: usize, tile: &Tile, walk: Walk) {
+    let kernel = match unit.0 {
+        Kind::Avx2 => AVX2[rows - 1],
+        Kind::Avx512 => AVX512[rows - 1][vectors - 1],
+        Kind::Bf16 => BF16[rows - 1][vectors - 1],
+        #[cfg(test)]
+        Kind::PlainBf16 => PLAIN[rows - 1][vectors - 1],
+    };
+    // SAFETY: a unit exists only if the processor has it; the rest is the caller's promise.
+    unsafe { kernel(tile, walk) }
+}
+
+type Kernel = unsafe fn(&Tile, Walk);
+
+macro_rules! two_vectors {
+    ($kernel:ident: $($rows:literal)*) => { [$([$kernel::<$rows, 1> as Kernel, $kernel::<$rows, 2>]),*] };
+}
+
+static AVX2: [Kernel; 6] = [avx2::<1>, avx2::<2>, avx2::<3>, avx2::<4>, avx2::<5>, avx2::<6>];
+static AVX512: [[Kernel; 2]; ROWS] = two_vectors!(avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+static BF16: [[Kernel; 2]; ROWS] = two_vectors!(bf16: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+#[cfg(test)]
+static PLAIN: [[Kernel; 2]; ROWS] = two_vectors!(plain: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<const R: usize>(tile: &Tile, walk: Walk) {
+    // SAFETY: the features are enabled; the rest is the caller's promise.
+    unsafe { sums::<Avx2, R, 1>(tile, walk) }
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn avx512<const R: usize, const V: usize>(tile: &Tile, walk: Walk) {
+    // SAFETY: as above.
+    unsafe { sums::<Avx512, R, V>(tile, walk) }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn bf16<const R: usize, const V: usize>(tile: &Tile, walk: Walk) {
+    // SAFETY: as above.
+    unsafe { sums::<Bf16, R, V>(tile, walk) }
+}
+
+#[cfg(test)]
+unsafe fn plain<const R: usize, const V: usize>(tile: &Tile, walk: Walk) {
+    // SAFETY: the caller's promise.
+    unsafe { sums::<super::register::PlainBf16, R, V>(tile, walk) }
+}
+
+/// # Safety
+/// As [`run`], in code compiled for the register's instructions.
+#[inline(always)]
+unsafe fn sums<T: Register, const R: usize, const V: usize>(tile: &Tile, walk: Walk) {
+    // SAFETY: all that is read and written is what the caller promised.
+    unsafe {
+        let mut sums = [[T::splat(0.0); V]; R];
+        for (r, sums) in sums.iter_mut().enumerate() {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = T::load(tile.start[v].add(r * tile.start_row));
+            }
+        }
+        let mut a = tile.a;
+        for plane in 0..walk.planes {
+            for tap in walk.taps {
+                let mut b = [T::splat(0.0); V];
+                for (v, b) in b.iter_mut().enumerate() {
+                    *b = T::load(tile.b[v].add(plane * walk.plane + tap));
+                }
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let a = T::splat(*a.add(r));
+                    for (sum, b) in sums.iter_mut().zip(b) {
+                        *sum = sum.multiply_add(a, b);
+                    }
+                }
+                a = a.wrapping_add(R);
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (v, sum) in sums.iter().enumerate() {
+                sum.store(tile.out[v].add(r * tile.out_row));
+            }
+        }
+    }
+}
