@@ -2,7 +2,8 @@
 
 use crate::adapters;
 use atelier_ops::{
-    Conv2dSpec, Need, conv2d_for, group_moments, group_norm, group_norm_silu, layer_norm, linear_for, silu,
+    Conv2dSpec, Need, Products, conv2d_for, group_moments, group_norm, group_norm_silu, layer_norm,
+    linear_for, silu,
 };
 use atelier_weights::lora::Applied;
 use atelier_weights::{Result, Source};
@@ -15,6 +16,11 @@ pub(crate) fn compute_dtype(source: &Source) -> DType {
         (Device::Cpu, DType::F16 | DType::BF16) => DType::F32,
         (_, dtype) => dtype,
     }
+}
+
+/// How a network multiplies when it is used and not trained: weights that are stored in bf16 as they are.
+pub(crate) fn products(source: &Source) -> Products {
+    if source.dtype() == DType::BF16 { Products::Bf16 } else { Products::Exact }
 }
 
 /// A fully connected layer.

@@ -6,9 +6,9 @@ mod config;
 pub use config::ClipTextConfig;
 
 use crate::error::{Error, Result};
-use crate::layers::{LayerNorm, Linear, compute_dtype};
+use crate::layers::{LayerNorm, Linear, compute_dtype, products};
 use crate::network::Network;
-use atelier_ops::{Activation, attention, span};
+use atelier_ops::{Activation, Products, attention, span, with_products};
 use atelier_weights::{ConfigFile, Source};
 use candle_core::{DType, Tensor};
 
@@ -34,6 +34,7 @@ pub struct ClipTextModel {
     layers: Vec<Layer>,
     final_layer_norm: LayerNorm,
     dtype: DType,
+    products: Products,
 }
 
 impl Network for ClipTextModel {
@@ -53,7 +54,7 @@ impl ClipTextModel {
     ///
     /// Errors: missing or misshapen tensors.
     pub fn new(source: &Source, config: &ClipTextConfig) -> Result<Self> {
-        let dtype = compute_dtype(source);
+        let (dtype, products) = (compute_dtype(source), products(source));
         let prefixed = source.pp("text_model");
         let bare =
             !prefixed.contains("final_layer_norm.weight") && source.contains("final_layer_norm.weight");
@@ -69,6 +70,7 @@ impl ClipTextModel {
                 .collect::<atelier_weights::Result<_>>()?,
             final_layer_norm: LayerNorm::new(&source.pp("final_layer_norm"), width, config.layer_norm_eps)?,
             dtype,
+            products,
         })
     }
 
@@ -82,7 +84,7 @@ impl ClipTextModel {
     /// Errors: no prompts, lengths that differ or exceed the positions, ids outside the vocabulary.
     pub fn forward(&self, prompts: &[Vec<u32>]) -> Result<TextOutput> {
         self.check(prompts)?;
-        self.compute(prompts).map_err(Error::compute(NETWORK))
+        with_products(self.products, || self.compute(prompts)).map_err(Error::compute(NETWORK))
     }
 
     /// The context a UNet is conditioned on, (B, tokens, hidden size): the last hidden state, or with `clip_skip` n
@@ -121,11 +123,11 @@ impl ClipTextModel {
                 return Err(Error::input(NETWORK, message));
             }
         }
-        let output = self
-            .embed(&prompts)
-            .and_then(|x| self.replace(x, replaced))
-            .and_then(|x| self.layers(x, &prompts))
-            .map_err(Error::compute(NETWORK))?;
+        let compute = || {
+            let x = self.replace(self.embed(&prompts)?, replaced)?;
+            self.layers(x, &prompts)
+        };
+        let output = with_products(self.products, compute).map_err(Error::compute(NETWORK))?;
         self.skip(output, clip_skip)
     }
 

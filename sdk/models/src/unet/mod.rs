@@ -13,9 +13,9 @@ pub use recording::Recording;
 pub use time::timestep_embedding;
 
 use crate::error::{Error, Result};
-use crate::layers::{Conv2d, GroupNorm, compute_dtype};
+use crate::layers::{Conv2d, GroupNorm, compute_dtype, products};
 use crate::network::Network;
-use atelier_ops::{Need, Tape, Value, silu, span};
+use atelier_ops::{Need, Products, Tape, Value, silu, span, with_products};
 use atelier_weights::{ConfigFile, Source};
 use blocks::{Conditioning, DownBlock, MidBlock, UpBlock};
 use candle_core::{DType, Tensor};
@@ -35,6 +35,7 @@ pub struct UNet2DConditionModel {
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
     dtype: DType,
+    products: Products,
 }
 
 impl Network for UNet2DConditionModel {
@@ -74,6 +75,7 @@ impl UNet2DConditionModel {
             conv_norm_out: GroupNorm::new(&source.pp("conv_norm_out"), outer, c.norm_num_groups, c.norm_eps)?,
             conv_out: Conv2d::same(&source.pp("conv_out"), outer, c.out_channels, c.conv_out_kernel)?,
             dtype: compute_dtype(source),
+            products: products(source),
         })
     }
 
@@ -101,7 +103,8 @@ impl UNet2DConditionModel {
         observe: &mut dyn FnMut(&str, &Tensor),
     ) -> Result<Tensor> {
         self.check(sample, timesteps, context)?;
-        let result = self.run(&mut Tape::off(), sample, timesteps, context, observe);
+        let run = || self.run(&mut Tape::off(), sample, timesteps, context, observe);
+        let result = with_products(self.products, run);
         Ok(result.map_err(Error::compute(NETWORK))?.tensor().clone())
     }
 

@@ -17,8 +17,8 @@ pub use file::UpscalerFile;
 pub use tiles::{Tile, Tiles};
 
 use crate::error::{Error, Result};
-use crate::layers::compute_dtype;
-use atelier_ops::span;
+use crate::layers::{compute_dtype, products};
+use atelier_ops::{Products, span, with_products};
 use atelier_weights::Source;
 use candle_core::{DType, Device, Tensor};
 use compact::Compact;
@@ -42,6 +42,7 @@ pub struct Upscaler {
     dtype: DType,
     /// What is computed in.
     compute: DType,
+    products: Products,
     device: Device,
     weight_bytes: u64,
 }
@@ -73,6 +74,7 @@ impl Upscaler {
             body,
             dtype: source.dtype(),
             compute: compute_dtype(source),
+            products: products(source),
             device: source.device().clone(),
             weight_bytes: (elements * source.dtype().size_in_bytes()) as u64,
         })
@@ -126,7 +128,7 @@ impl Upscaler {
             };
             y.detach().to_dtype(x.dtype())
         };
-        run().map_err(Error::compute(NETWORK))
+        with_products(self.products, run).map_err(Error::compute(NETWORK))
     }
 
     /// The dimensions of an image.

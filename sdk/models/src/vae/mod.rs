@@ -12,9 +12,9 @@ pub use config::VaeConfig;
 pub use tiles::Tiling;
 
 use crate::error::{Error, Result};
-use crate::layers::{Conv2d, compute_dtype};
+use crate::layers::{Conv2d, compute_dtype, products};
 use crate::network::Network;
-use atelier_ops::span;
+use atelier_ops::{Products, span, with_products};
 use atelier_weights::{ConfigFile, Source};
 use blocks::{Decoder, Encoder};
 use candle_core::{DType, Tensor};
@@ -69,6 +69,7 @@ pub struct AutoencoderKl {
     post_quant_conv: Option<Conv2d>,
     decoder: Decoder,
     dtype: DType,
+    products: Products,
 }
 
 impl Network for AutoencoderKl {
@@ -98,6 +99,7 @@ impl AutoencoderKl {
                 .transpose()?,
             decoder: Decoder::new(&source.pp("decoder"), config)?,
             dtype: compute_dtype(source),
+            products: products(source),
         })
     }
 
@@ -134,7 +136,8 @@ impl AutoencoderKl {
             );
             return Err(Error::input(NETWORK, message));
         }
-        self.compute_moments(images, tiling).map_err(Error::compute(NETWORK))
+        let compute = || self.compute_moments(images, tiling);
+        with_products(self.products, compute).map_err(Error::compute(NETWORK))
     }
 
     fn compute_moments(
@@ -185,7 +188,8 @@ impl AutoencoderKl {
                 format!("expected latents (batch, {channels}, height, width), found {:?}", latents.dims());
             return Err(Error::input(NETWORK, message));
         }
-        self.compute_image(latents, tiling).map_err(Error::compute(NETWORK))
+        let compute = || self.compute_image(latents, tiling);
+        with_products(self.products, compute).map_err(Error::compute(NETWORK))
     }
 
     fn compute_image(&self, latents: &Tensor, tiling: Option<&Tiling>) -> candle_core::Result<Tensor> {
