@@ -129,8 +129,8 @@ pub struct Asked {
     /// Device: auto, cpu, metal, metal:N, cuda, cuda:N
     #[arg(short, long, default_value = "auto", value_name = "DEVICE")]
     pub device: Device,
-    /// Number format: auto, f32, f16, bf16
-    #[arg(long, default_value = "auto", value_name = "FORMAT")]
+    /// Number format of weights, and of products where the device has such: auto, f32, f16, bf16
+    #[arg(long, visible_alias = "precision", default_value = "auto", value_name = "FORMAT")]
     pub dtype: Dtype,
 }
 
