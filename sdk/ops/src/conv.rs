@@ -6,7 +6,7 @@ mod columns;
 #[cfg(target_arch = "x86_64")]
 mod direct;
 mod passes;
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 mod reference;
 #[cfg(target_arch = "x86_64")]
 mod winograd;
