@@ -6,7 +6,8 @@ mod columns;
 #[cfg(target_arch = "x86_64")]
 mod direct;
 mod passes;
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
 mod reference;
 #[cfg(target_arch = "x86_64")]
 mod winograd;
