@@ -1,13 +1,15 @@
-//! Times our operations beside candle's own on the shapes of Stable Diffusion 1.5 at 512 x 512, on the CPU.
+//! Times our operations beside candle's own on the shapes of Stable Diffusion 1.5 at 512 x 512 (of upscalers the
+//! convolutions too), on the CPU. Rates count the products of the plain way, whichever way is taken.
 //!
 //! `cargo run --release -p atelier-ops --example bench_ops [filter]`. The machine may be shared: compare within one
 //! run, and take the processor seconds of all threads (cpu) where the wall time was disturbed.
 
 use atelier_ops::gradcheck::pseudo_normal;
 use atelier_ops::{
-    Conv2dSpec, attention, conv2d, geglu, group_norm_silu, layer_norm, linear, upsample_nearest,
+    Conv2dSpec, Products, attention, conv2d, geglu, group_norm_silu, layer_norm, linear, upsample_nearest,
+    with_products,
 };
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use std::time::Instant;
 
 /// Processor time of all threads so far, in milliseconds.
@@ -44,7 +46,7 @@ fn line(
     let rate = if gflop > 0.0 { format!("{:6.1} GFLOP/cpu-s", gflop / own.1 * 1e3) } else { String::new() };
     let (wall, cpu) = (other.0 / own.0, other.1 / own.1);
     println!(
-        "{name:<32} wall {:8.1} ms cpu {:8.1} ms {rate:>18}   candle wall {:8.1} cpu {:8.1}   ratio {wall:5.2} {cpu:5.2}",
+        "{name:<36} wall {:8.1} ms cpu {:8.1} ms {rate:>18}   candle wall {:8.1} cpu {:8.1}   ratio {wall:5.2} {cpu:5.2}",
         own.0, own.1, other.0, other.1
     );
     Ok(())
@@ -59,17 +61,23 @@ fn convolutions() -> Result<()> {
         (2, 2560, 1280, 8, 3),
         (2, 640, 320, 64, 1),
         (1, 512, 512, 64, 3),
+        (1, 512, 512, 128, 3),
         (1, 256, 256, 256, 3),
         (1, 128, 128, 512, 3),
+        (1, 64, 32, 128, 3),
+        (1, 192, 64, 128, 3),
     ] {
         let x = pseudo_normal(1, (batch, ci, size, size), 1.0);
         let w = pseudo_normal(2, (co, ci, kernel, kernel), 0.02);
         let b = pseudo_normal(3, co, 1.0);
         let work = 2.0 * (batch * ci * co * size * size * kernel * kernel) as f64 / 1e9;
         let name = format!("conv {kernel}x{kernel} {batch}x{ci}->{co} {size}x{size}");
-        line(&name, work, &|| conv2d(&x, &w, Some(&b), Conv2dSpec::padded(kernel / 2)), &|| {
-            x.conv2d(&w, kernel / 2, 1, 1, 1)?.broadcast_add(&b.reshape((1, co, 1, 1))?)
-        })?;
+        let ours = |w: &Tensor| conv2d(&x, w, Some(&b), Conv2dSpec::padded(kernel / 2));
+        let candle = || x.conv2d(&w, kernel / 2, 1, 1, 1)?.broadcast_add(&b.reshape((1, co, 1, 1))?);
+        line(&name, work, &|| ours(&w), &candle)?;
+        let stored = w.to_dtype(DType::BF16)?;
+        let bf16 = || with_products(Products::Bf16, || ours(&stored));
+        line(&format!("{name} bf16"), work, &bf16, &candle)?;
     }
     Ok(())
 }
@@ -117,9 +125,12 @@ fn linears() -> Result<()> {
         let x = pseudo_normal(1, (rows, inputs), 1.0);
         let (w, b) = (pseudo_normal(2, (outputs, inputs), 0.05), pseudo_normal(3, outputs, 1.0));
         let work = 2.0 * (rows * inputs * outputs) as f64 / 1e9;
-        line(&format!("linear {rows}x{inputs}->{outputs}"), work, &|| linear(&x, &w, Some(&b)), &|| {
-            x.matmul(&w.t()?)?.broadcast_add(&b)
-        })?;
+        let name = format!("linear {rows}x{inputs}->{outputs}");
+        let candle = || x.matmul(&w.t()?)?.broadcast_add(&b);
+        line(&name, work, &|| linear(&x, &w, Some(&b)), &candle)?;
+        let stored = w.to_dtype(DType::BF16)?;
+        let bf16 = || with_products(Products::Bf16, || linear(&x, &stored, Some(&b)));
+        line(&format!("{name} bf16"), work, &bf16, &candle)?;
     }
     Ok(())
 }

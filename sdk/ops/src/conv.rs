@@ -7,6 +7,7 @@ mod columns;
 mod direct;
 mod passes;
 #[cfg(test)]
+#[cfg(target_arch = "x86_64")]
 mod reference;
 #[cfg(target_arch = "x86_64")]
 mod winograd;
@@ -160,6 +161,7 @@ impl CustomOp3 for Conv2d {
 mod tests {
     use super::*;
     use crate::gradcheck::{agrees_with_f64, check, pseudo_normal};
+    use crate::{Keep, Tape, Value};
     use candle_core::Var;
 
     #[test]
@@ -193,6 +195,65 @@ mod tests {
                 check(&inputs, |t| conv2d(&t[0], &t[1], Some(&t[2]), spec));
             }
         }
+    }
+
+    /// Enough channels and pixels for Winograd's way, forward and back.
+    fn large() -> [Tensor; 3] {
+        let (x, w) = (pseudo_normal(1, (2, 33, 17, 18), 1.0), pseudo_normal(2, (38, 33, 3, 3), 0.1));
+        [x, w, pseudo_normal(3, 38, 1.0)]
+    }
+
+    fn bits(t: &Tensor) -> Vec<u32> {
+        t.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|v| v.to_bits()).collect()
+    }
+
+    #[test]
+    fn large_convolutions_agree_with_candle_in_f64_and_with_finite_differences() {
+        let uneven = Padding { top: 0, bottom: 2, left: 2, right: 1 };
+        for padding in [Padding::same(0), Padding::same(1), Padding::same(2), uneven] {
+            let spec = Conv2dSpec { stride: 1, padding };
+            let run = |t: &[Tensor]| conv2d(&t[0], &t[1], Some(&t[2]), spec);
+            agrees_with_f64(&large(), 2e-5, run);
+            check(&large(), run);
+        }
+    }
+
+    #[test]
+    fn a_large_convolution_has_the_same_bits_recorded_computed_again_or_neither() {
+        let [x, w, b] = large();
+        let variable = Var::from_tensor(&x).unwrap();
+        let run = |keep: Option<Keep>| {
+            let mut tape = keep.map_or_else(Tape::off, Tape::new);
+            let x = tape.input(&variable).unwrap();
+            let conv = |t: &[Tensor], need| conv2d_for(need, &t[0], &w, Some(&b), Conv2dSpec::padded(1));
+            let y = tape.run(&[&x], conv).unwrap();
+            let square = tape.run(&[&y], |t, _| t[0].sqr()).unwrap();
+            (bits(square.tensor()), tape, square)
+        };
+        let gradient = |tape: Tape, y: Value| {
+            let gradients = tape.backward(&y, &pseudo_normal(9, y.tensor().shape(), 1.0)).unwrap();
+            bits(gradients.get(&variable).unwrap())
+        };
+        let (value, all, y) = run(Some(Keep::All));
+        let (again, boundaries, z) = run(Some(Keep::Boundaries));
+        assert!(value == again && value == run(None).0);
+        assert!(gradient(all, y) == gradient(boundaries, z));
+    }
+
+    #[test]
+    fn bf16_products_are_as_near_as_their_operands_and_only_of_bf16_weights_without_a_graph() {
+        let [x, w, b] = large();
+        let stored = w.to_dtype(DType::BF16).unwrap();
+        let run = |products, x: &Tensor, w: &Tensor| {
+            crate::with_products(products, || conv2d(x, w, Some(&b), Conv2dSpec::padded(1))).unwrap()
+        };
+        let (exact, bf16) = (run(Products::Exact, &x, &stored), run(Products::Bf16, &x, &stored));
+        let error = (&exact - &bf16).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        let largest = exact.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(error <= largest / 256.0, "{error} of {largest}");
+        assert!(bits(&run(Products::Bf16, &x, &w)) == bits(&run(Products::Exact, &x, &w)));
+        let variable = Var::from_tensor(&x).unwrap();
+        assert!(bits(&run(Products::Bf16, &variable, &stored)) == bits(&exact));
     }
 
     #[test]

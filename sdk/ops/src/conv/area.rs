@@ -50,7 +50,7 @@ impl Area {
         let (high, wide) = self.bordered(g);
         match layout {
             Layout::Border => Map {
-                vectors: if self.cols.1 % LANES == 0 { self.by_row(g) } else { self.across_rows(g) },
+                vectors: if self.cols.1.is_multiple_of(LANES) { self.by_row(g) } else { self.across_rows(g) },
                 taps: (0..g.taps()).map(|t| t / g.kw * wide + t % g.kw).collect(),
                 plane: self.images.1 * high * wide,
             },

@@ -59,7 +59,7 @@ fn areas(g: &Geometry) -> Vec<Area> {
     // Whole vectors if it can be; a little more than the width asked for rather than two narrow halves.
     let pieces = (g.ow / COLUMNS).max(1);
     let width = g.ow.div_ceil(pieces);
-    let width = if g.ow % LANES == 0 { width.next_multiple_of(LANES) } else { width };
+    let width = if g.ow.is_multiple_of(LANES) { width.next_multiple_of(LANES) } else { width };
     let rows = even_blocks(g.oh, (pixels / width).max(1));
     let cols = blocks(g.ow, width);
     let of_image = |b: usize| {

@@ -1,7 +1,6 @@
 //! The piece of a convolution's result that one job computes, in tiles of four pixels.
 
 use crate::conv::Geometry;
-use crate::host::blocks;
 use crate::wide::{LANES, even_blocks};
 
 /// Tiles that a job takes at once.
@@ -10,10 +9,11 @@ const TILES: usize = 64;
 /// Columns of tiles that a job takes at once: they are neighbours in memory.
 const COLUMNS: usize = 32;
 
-/// Tiles of one image, or of several if those are small: first and count.
+/// Neighbouring tiles of one image.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tiles {
-    pub(super) images: (usize, usize),
+    pub(super) image: usize,
+    /// First and count, and so the columns.
     pub(super) rows: (usize, usize),
     pub(super) cols: (usize, usize),
 }
@@ -22,26 +22,18 @@ impl Tiles {
     /// Cuts the result of a convolution.
     pub(super) fn of(g: &Geometry) -> Vec<Self> {
         let (high, wide) = (g.oh.div_ceil(2), g.ow.div_ceil(2));
-        if 2 * high * wide <= TILES {
-            let each = blocks(g.batch, TILES / (high * wide));
-            return each
-                .into_iter()
-                .map(|images| Self { images, rows: (0, high), cols: (0, wide) })
-                .collect();
-        }
         let cols = even_blocks(wide, COLUMNS);
         let rows = even_blocks(high, TILES / cols[0].1.max(1));
-        let of_image = |b: usize| {
+        let of_image = |image: usize| {
             let cols = &cols;
-            rows.iter()
-                .flat_map(move |r| cols.iter().map(move |c| Self { images: (b, 1), rows: *r, cols: *c }))
+            rows.iter().flat_map(move |r| cols.iter().map(move |c| Self { image, rows: *r, cols: *c }))
         };
         (0..g.batch).flat_map(of_image).collect()
     }
 
     /// Vectors of tiles.
     pub(super) fn vectors(&self) -> usize {
-        (self.images.1 * self.rows.1 * self.cols.1).div_ceil(LANES)
+        (self.rows.1 * self.cols.1).div_ceil(LANES)
     }
 
     /// Words from one channel's sums to the next's: an odd number of vectors, as their addresses then use all of the

@@ -3,13 +3,13 @@
 use crate::simd::multiversion;
 use crate::wide::LANES;
 
-/// Part of an image, with zeros around it: each row's columns of even and of odd number.
+/// Part of an image with zeros around it, transformed along its rows.
 pub(super) struct Patch {
     /// Rows and columns of tiles.
     rows: usize,
     cols: usize,
     line: Vec<f32>,
-    /// Rows after the transform along them: (rows, 4, cols).
+    /// (2 rows + 2, 4, cols).
     across: Vec<f32>,
 }
 
