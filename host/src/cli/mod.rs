@@ -24,6 +24,7 @@ mod train;
 use crate::config::Config;
 use crate::dispatch::Cancel;
 use crate::found::Folders;
+use crate::machine;
 use crate::paths::Paths;
 use crate::plugins::catalog::{Catalog, Wanted};
 use crate::plugins::worker;
@@ -47,6 +48,7 @@ struct Studio {
 
 /// Parses the command line, runs the command, prints a failure, and gives the exit code.
 pub fn main() -> ExitCode {
+    machine::keep_freed_memory();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
