@@ -46,7 +46,8 @@ impl Suite {
 /// Measures the suites that are asked for.
 pub fn run(args: &Benchmark, studio: &mut Studio) -> Result<()> {
     let has_whole = args.suite.contains(&Suite::E2e);
-    if !has_whole && !(args.asked.set.is_empty() && args.asked.param_file.is_empty()) {
+    let sets = !args.asked.set.is_empty() || !args.asked.param_file.is_empty();
+    if sets && !has_whole {
         return Err(Error::invalid("parameters are given, and no suite has a request that they belong to")
             .hint("they are for the suite `e2e`; other suites know --size and --runs"));
     }
