@@ -137,11 +137,12 @@ mod tests {
         // x -> by x + plus, n times, from 3: the difference to the fixed point shrinks by `by` each time.
         let fixed = f64::from(PLUS) / (1.0 - f64::from(BY));
         let want = |n: i32| fixed + (3.0 - fixed) * f64::from(BY).powi(n);
-        let kernels: [(fn(&mut Sums, usize), usize); 3] =
-            [(fused_many, MANY), (fused_few, FEW), (separate_few, FEW)];
-        for (kernel, sums) in kernels {
+        let kernel = |run, sums| Kernel { run, sums };
+        for Kernel { run, sums } in
+            [kernel(fused_many, MANY), kernel(fused_few, FEW), kernel(separate_few, FEW)]
+        {
             let mut got: Sums = [[3.0; LANES]; MANY];
-            kernel(&mut got, 700);
+            run(&mut got, 700);
             for (i, sum) in got.iter().enumerate() {
                 let want = if i < sums { want(700) } else { 3.0 };
                 assert!(sum.iter().all(|v| (f64::from(*v) - want).abs() < 5e-4), "{i}: {sum:?}, {want}");
