@@ -86,13 +86,14 @@ impl LinearAdapted {
     }
 
     fn forward(&self, s: Sizes, x: &[f32], down: &[f32], up: &[f32]) -> Result<Vec<f32>> {
-        let mut y = match &self.bias {
-            Some(bias) => host::with(bias, self.name(), |bias| Ok(bias.repeat(s.m)))?,
-            None => vec![0f32; s.m * s.n],
-        };
+        let mut y = vec![0f32; s.m * s.n];
         stored::with(&self.weight, self.name(), |w| {
-            times_transposed(&mut y, self.bias.is_some(), x, w, (s.n, s.k), self.products);
-            Ok(())
+            let mut run =
+                |bias: Option<&[f32]>| times_transposed(&mut y, bias, x, w, (s.n, s.k), self.products);
+            match &self.bias {
+                Some(bias) => host::with(bias, self.name(), |bias| Ok(run(Some(bias)))),
+                None => Ok(run(None)),
+            }
         })?;
         let inner = self.inner(s, x, down);
         let (inner, up) = (|i: usize| rows(&inner[i * s.r..], s.r), |j: usize| rows(&up[j * s.r..], s.r).t());

@@ -7,7 +7,10 @@ use crate::products::{self, Products};
 use crate::stored::{self, Stored};
 use crate::tape::Need;
 #[cfg(target_arch = "x86_64")]
-use crate::wide;
+use crate::wide::{
+    Unit,
+    product::{Base, Right, multiply},
+};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
@@ -93,33 +96,38 @@ fn product_into<'a>(
     });
 }
 
-/// y (m, n) += or = x (m, k) wᵀ of a weight (n, k).
+/// y (m, n) = x (m, k) wᵀ of a weight (n, k), plus the bias if there is one.
 pub(crate) fn times_transposed(
     y: &mut [f32],
-    accumulate: bool,
+    bias: Option<&[f32]>,
     x: &[f32],
     w: Stored,
     (n, k): (usize, usize),
     products: Products,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(unit) = wide::Unit::bf16_for(products, w) {
-        if !accumulate {
-            y.fill(0.0);
-        }
-        return wide::product::add_times_transposed(unit, y, x, w, (n, k));
+    if let Some(unit) = Unit::bf16_for(products, w).or_else(Unit::f32) {
+        let base = bias.map_or(Base::Zero, Base::Columns);
+        return multiply(unit, y, base, Stored::F32(x), Right::Transposed(w), (n, k));
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = products;
+    if let Some(bias) = bias {
+        y.par_chunks_mut(n).for_each(|row| row.copy_from_slice(bias));
+    }
     let m = x.len() / k;
     w.rows(k, |first, rows, w| {
         let (x, w) = (|i: usize| Mat::rows(&x[i * k..], k), |j: usize| Mat::rows(&w[j * k..], k).t());
-        product_into(y, (n, first), accumulate, (m, rows, k), x, w);
+        product_into(y, (n, first), bias.is_some(), (m, rows, k), x, w);
     });
 }
 
 /// dx (m, k) = g (m, n) w of a weight (n, k).
 pub(crate) fn times(dx: &mut [f32], g: &[f32], w: Stored, (n, k): (usize, usize)) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(unit) = Unit::f32() {
+        return multiply(unit, dx, Base::Zero, Stored::F32(g), Right::Plain(w), (k, n));
+    }
     let m = g.len() / n;
     w.rows(k, |first, rows, w| {
         let (g, w) = (|i: usize| Mat::rows(&g[i * n + first..], n), |j: usize| Mat::rows(&w[j..], k));
@@ -147,9 +155,8 @@ impl CustomOp3 for Linear {
         let m = x.len() / k;
         let mut y = vec![0f32; m * n];
         if self.need == Need::Value {
-            y.par_chunks_mut(n).for_each(|row| row.copy_from_slice(bias));
             let weight = Stored::of(s2, l2, self.name())?;
-            times_transposed(&mut y, true, x, weight, (n, k), self.products);
+            times_transposed(&mut y, Some(bias), x, weight, (n, k), self.products);
         }
         let mut dims = l1.dims().to_vec();
         dims.pop();

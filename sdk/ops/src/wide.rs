@@ -85,6 +85,12 @@ impl Unit {
         if self.0 == Kind::Avx2 { 1 } else { 2 }
     }
 
+    /// Steps of the inner dimension that are taken at once: a panel and the vectors that it is multiplied with stay in
+    /// the first cache.
+    pub(crate) fn depth(self) -> usize {
+        if self.0 == Kind::Avx2 { 320 } else { 256 }
+    }
+
     /// Cuts rows into as few panels as possible, as equal as possible: (first, rows) of each.
     pub(crate) fn panels(self, total: usize) -> Vec<(usize, usize)> {
         even_blocks(total, self.rows())

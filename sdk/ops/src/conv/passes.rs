@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use {
     super::{direct, winograd},
     crate::wide::Unit,
+    crate::wide::product::{Base, Right, multiply},
 };
 
 /// Output pixels of a tile: enough columns for an efficient product, few enough to stay in the cache.
@@ -50,8 +51,22 @@ fn on_wide_registers(
     if let Some(unit) = Unit::bf16_for(products, weight) {
         return Some(direct::forward(unit, g, x, weight, bias));
     }
-    let unit = Unit::f32().filter(|_| winograd::is_worth_it(g))?;
-    Some(winograd::forward(unit, g, x, weight, bias))
+    let unit = Unit::f32()?;
+    if g.is_pointwise() {
+        return Some(pointwise(unit, g, x, weight, bias));
+    }
+    winograd::forward_if_faster(unit, g, x, weight, bias)
+}
+
+/// [`forward`] with kernels of one pixel: a product with each image as it is.
+#[cfg(target_arch = "x86_64")]
+fn pointwise(unit: Unit, g: &Geometry, x: &[f32], weight: Stored, bias: &[f32]) -> Vec<f32> {
+    let pixels = g.h * g.w;
+    let mut y = vec![0f32; g.batch * g.co * pixels];
+    for (y, x) in y.chunks_exact_mut(g.co * pixels).zip(x.chunks_exact(g.ci * pixels)) {
+        multiply(unit, y, Base::Rows(bias), weight, Right::Plain(Stored::F32(x)), (pixels, g.ci));
+    }
+    y
 }
 
 #[cfg(not(target_arch = "x86_64"))]

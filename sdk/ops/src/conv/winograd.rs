@@ -1,14 +1,17 @@
-//! Convolution with 3 x 3 kernels by Winograd's minimal filtering F(2x2, 3x3): 16 products for four pixels in place of
-//! 36 ("Fast Algorithms for Convolutional Neural Networks", Lavin and Gray 2015, arXiv:1509.09308).
+//! Convolution with 3 x 3 kernels by Winograd's minimal filtering: F(4x4, 3x3) takes 36 products for 16 pixels in place of
+//! 144, F(2x2, 3x3) 16 for four in place of 36 ("Fast Algorithms for Convolutional Neural Networks", Lavin and Gray 2015,
+//! arXiv:1509.09308).
 //!
-//! Tiles of four pixels are computed from 4 x 4 pixels of the input, which overlap by two. A tile is transformed to 16
-//! numbers (*points*), and so is a kernel; at each point their products are summed over the channels, and the sums
-//! transformed back. As the transforms only add, and halve numbers of the kernel, an error is within 1e-6 of the
-//! magnitudes that the result is a sum of, those of all numbers under its tile: up to one pixel farther than its kernel
-//! reaches. So far, too, what is not finite spreads.
+//! Tiles of the result are computed from as many pixels of the input and two more on each side, which overlap. A tile is
+//! transformed to some numbers (*points*), and so is a kernel; at each point their products are summed over the channels,
+//! and the sums transformed back. An error is within 1e-6 of the magnitudes that the result is a sum of, those of all
+//! numbers under its tile: up to SIDE - 1 pixels farther than its kernel reaches. So far, too, what is not finite spreads.
 
+mod form;
+mod four;
+mod patch;
 mod tiles;
-mod transform;
+mod two;
 
 use super::Geometry;
 use crate::host::{self, Shared, blocks, scratch};
@@ -16,12 +19,13 @@ use crate::stored::Stored;
 use crate::wide::pack::{self, Rows};
 use crate::wide::tile::{self, Tile, Walk};
 use crate::wide::{LANES, Unit, even_blocks};
+use form::Form;
+use four::Four;
+use patch::Patch;
 use rayon::prelude::*;
+use std::marker::PhantomData;
 use tiles::Tiles;
-use transform::{Patch, inverse, kernels};
-
-/// Points at which a tile and a kernel are multiplied.
-const POINTS: usize = 16;
+use two::Two;
 
 /// Words of transformed kernels at a time.
 const KERNELS: usize = 4 << 20;
@@ -40,20 +44,36 @@ const FEW_CHANNELS: usize = 32;
 /// count: an image's result is not to depend on what is computed beside it.
 const FEW_TILES: usize = 64;
 
-/// Whether it is faster than products with the image's columns.
-pub(super) fn is_worth_it(g: &Geometry) -> bool {
-    let tiles = g.oh.div_ceil(2) * g.ow.div_ceil(2);
-    (g.kh, g.kw, g.stride) == (3, 3, 1) && g.ci.min(g.co) >= FEW_CHANNELS && tiles >= FEW_TILES
+/// Tiles of a convolution's result for one image.
+fn tiles(g: &Geometry, side: usize) -> usize {
+    g.oh.div_ceil(side) * g.ow.div_ceil(side)
 }
 
-/// y (B, Co, OH, OW) from x (B, Ci, H, W), weight (Co, Ci, 3, 3) and bias (Co), with stride 1.
-pub(super) fn forward(unit: Unit, g: &Geometry, x: &[f32], weight: Stored, bias: &[f32]) -> Vec<f32> {
+/// y (B, Co, OH, OW) from x (B, Ci, H, W), weight (Co, Ci, 3, 3) and bias (Co), with stride 1. None where products with the
+/// image's columns are faster.
+pub(super) fn forward_if_faster(
+    unit: Unit,
+    g: &Geometry,
+    x: &[f32],
+    weight: Stored,
+    bias: &[f32],
+) -> Option<Vec<f32>> {
+    if (g.kh, g.kw, g.stride) != (3, 3, 1) || g.ci.min(g.co) < FEW_CHANNELS {
+        return None;
+    }
+    if tiles(g, Four::SIDE) >= FEW_TILES {
+        return Some(forward::<Four>(unit, g, x, weight, bias));
+    }
+    (tiles(g, Two::SIDE) >= FEW_TILES).then(|| forward::<Two>(unit, g, x, weight, bias))
+}
+
+fn forward<F: Form + Sync>(unit: Unit, g: &Geometry, x: &[f32], weight: Stored, bias: &[f32]) -> Vec<f32> {
     let mut y = vec![0f32; g.batch * g.co * g.oh * g.ow];
-    let (memory, tiles, panels) = (Shared::new(&mut y), Tiles::of(g), Panel::all(unit, g.co));
+    let (memory, tiles, panels) = (Shared::new(&mut y), Tiles::of(g, F::SIDE), Panel::all(unit, g.co));
     let groups = even_blocks(panels.len(), panels.len().div_ceil(host::wanted_jobs().div_ceil(tiles.len())));
     let jobs: Vec<_> = tiles.iter().flat_map(|t| groups.iter().map(move |g| (*t, *g))).collect();
-    for (first, count) in even_blocks(g.ci, (KERNELS / (POINTS * g.co)).clamp(CHANNELS.0, CHANNELS.1)) {
-        let pass = Pass { unit, g, x, weight, bias, first, count };
+    for (first, count) in even_blocks(g.ci, (KERNELS / (F::POINTS * g.co)).clamp(CHANNELS.0, CHANNELS.1)) {
+        let pass = Pass::<F> { unit, g, x, weight, bias, first, count, form: PhantomData };
         let words = panels.iter().map(|p| pass.panel_words(p)).sum();
         scratch(words, |kernels| {
             pass.transform_kernels(&panels, kernels);
@@ -81,7 +101,7 @@ impl Panel {
 }
 
 /// What some input channels add to the result.
-struct Pass<'a> {
+struct Pass<'a, F> {
     unit: Unit,
     g: &'a Geometry,
     x: &'a [f32],
@@ -89,24 +109,25 @@ struct Pass<'a> {
     bias: &'a [f32],
     first: usize,
     count: usize,
+    form: PhantomData<F>,
 }
 
-impl Pass<'_> {
+impl<F: Form + Sync> Pass<'_, F> {
     /// Words of a panel's kernels at one point, with room for a vector beyond the last.
     fn point_words(&self, panel: &Panel) -> usize {
         self.count * panel.rows + LANES
     }
 
     fn panel_words(&self, panel: &Panel) -> usize {
-        POINTS * self.point_words(panel)
+        F::POINTS * self.point_words(panel)
     }
 
     /// Where a panel's kernels start.
     fn start(&self, panel: &Panel) -> usize {
-        POINTS * (self.count * panel.first + panel.index * LANES)
+        F::POINTS * (self.count * panel.first + panel.index * LANES)
     }
 
-    /// Every panel's kernels, point by point: (16, channels, rows).
+    /// Every panel's kernels, point by point: (points, channels, rows).
     fn transform_kernels(&self, panels: &[Panel], out: &mut [f32]) {
         /// Channels whose kernels stay in the first cache.
         const PIECE: usize = 32;
@@ -120,7 +141,7 @@ impl Pass<'_> {
                 for (at, n) in blocks(self.count, PIECE) {
                     let (from, taps) = (self.first + at, &mut taps[..n * g.taps() * LANES]);
                     pack::panel(self.unit, rows, panel.rows, (from, from + n), taps, LANES);
-                    kernels(taps, panel.rows, &mut out[at * panel.rows..], self.point_words(panel));
+                    F::kernels(taps, panel.rows, &mut out[at * panel.rows..], self.point_words(panel));
                 }
             });
         });
@@ -132,9 +153,9 @@ impl Pass<'_> {
     /// Nobody else accesses these elements of the result.
     unsafe fn job(&self, tiles: Tiles, panels: &[Panel], kernels: &[f32], result: Shared) {
         let rows = panels.iter().map(|p| p.rows).max().unwrap_or(0);
-        let group = (SUMS / (POINTS * tiles.line() * rows)).max(1);
+        let group = (SUMS / (F::POINTS * tiles.line() * rows)).max(1);
         let (inputs, sums) =
-            (POINTS * self.count * tiles.vectors() * LANES, POINTS * group * rows * tiles.line());
+            (F::POINTS * self.count * tiles.vectors() * LANES, F::POINTS * group * rows * tiles.line());
         scratch(inputs + sums, |memory| {
             let (inputs, sums) = memory.split_at_mut(inputs);
             self.transform_tiles(tiles, inputs);
@@ -147,12 +168,12 @@ impl Pass<'_> {
         });
     }
 
-    /// Every channel's tiles, point by point and vector by vector: (16, vectors, channels, 16).
+    /// Every channel's tiles, point by point and vector by vector: (points, vectors, channels, 16).
     fn transform_tiles(&self, tiles: Tiles, out: &mut [f32]) {
         let (g, vectors) = (self.g, tiles.vectors());
         let corner = [(tiles.rows.0, g.top), (tiles.cols.0, g.left)];
-        let mut patch = Patch::new(tiles.rows.1, tiles.cols.1);
-        let mut points = vec![0f32; POINTS * vectors * LANES];
+        let mut patch = Patch::<F>::new(tiles.rows.1, tiles.cols.1);
+        let mut points = vec![0f32; F::POINTS * vectors * LANES];
         for channel in 0..self.count {
             let plane = tiles.image * g.ci + self.first + channel;
             patch.read(&self.x[plane * g.h * g.w..][..g.h * g.w], (g.h, g.w), corner);
@@ -164,15 +185,15 @@ impl Pass<'_> {
         }
     }
 
-    /// Sums over the channels, point by point: (16, output channels of the panels, line).
+    /// Sums over the channels, point by point: (points, output channels of the panels, line).
     fn multiply(&self, tiles: Tiles, panels: &[Panel], kernels: &[f32], inputs: &[f32], sums: &mut [f32]) {
         const ZEROS: [f32; LANES] = [0.0; LANES];
         let (line, vectors, first) = (tiles.line(), tiles.vectors(), panels[0].first);
         let channels: usize = panels.iter().map(|p| p.rows).sum();
-        assert!(sums.len() >= POINTS * channels * line, "{} sums", sums.len());
-        assert!(inputs.len() >= POINTS * vectors * self.count * LANES, "{} points of tiles", inputs.len());
+        assert!(sums.len() >= F::POINTS * channels * line, "{} sums", sums.len());
+        assert!(inputs.len() >= F::POINTS * vectors * self.count * LANES, "{} points of tiles", inputs.len());
         let walk = Walk { planes: self.count, plane: LANES, taps: &[0] };
-        for point in 0..POINTS {
+        for point in 0..F::POINTS {
             for vector in (0..vectors).step_by(self.unit.vectors()) {
                 let count = self.unit.vectors().min(vectors - vector);
                 let both = [vector, vector + count - 1];
@@ -203,18 +224,19 @@ impl Pass<'_> {
         result: Shared,
     ) {
         let (g, line, (_, rows), (left, cols)) = (self.g, tiles.line(), tiles.rows, tiles.cols);
-        let mut lines = [vec![0f32; 2 * cols], vec![0f32; 2 * cols]];
-        let width = (2 * cols).min(g.ow - 2 * left);
+        let mut lines = vec![vec![0f32; F::SIDE * cols]; F::SIDE];
+        let width = (F::SIDE * cols).min(g.ow - F::SIDE * left);
         for channel in 0..channels {
             let start = if self.first == 0 { Some(self.bias[first + channel]) } else { None };
             for tile_row in 0..rows {
-                let row = 2 * (tiles.rows.0 + tile_row);
-                inverse(&sums[channel * line + tile_row * cols..], channels * line, &mut lines);
+                let row = F::SIDE * (tiles.rows.0 + tile_row);
+                F::inverse(&sums[channel * line + tile_row * cols..], channels * line, &mut lines);
                 for (y, line) in lines.iter().enumerate().take(g.oh - row) {
-                    let at = ((tiles.image * g.co + first + channel) * g.oh + row + y) * g.ow + 2 * left;
+                    let at =
+                        ((tiles.image * g.co + first + channel) * g.oh + row + y) * g.ow + F::SIDE * left;
                     // SAFETY: these pixels of this channel belong to this job.
                     let out = unsafe { result.slice(at, width) };
-                    transform::add(out, &line[..width], start);
+                    patch::add(out, &line[..width], start);
                 }
             }
         }
@@ -234,6 +256,11 @@ mod tests {
     const SIZES: [(usize, usize); 9] =
         [(1, 1), (3, 5), (9, 8), (5, 16), (7, 17), (4, 70), (2, 33), (20, 14), (8, 8)];
 
+    type Forward = fn(Unit, &Geometry, &[f32], Stored, &[f32]) -> Vec<f32>;
+
+    /// Pixels along the side of a tile, and the convolution with such.
+    const FORMS: [(usize, Forward); 2] = [(Two::SIDE, forward::<Two>), (Four::SIDE, forward::<Four>)];
+
     /// Every unit for f32, and the sizes of a convolution with 3 x 3 kernels.
     fn cases() -> impl Iterator<Item = (Unit, Geometry)> {
         let channels = [(1, 1), (7, 17), (33, 15)];
@@ -243,13 +270,13 @@ mod tests {
         all.flat_map(|g| Unit::all().into_iter().filter(|u| !u.is_bf16()).map(move |u| (u, g)))
     }
 
-    /// Largest magnitudes of the pixels up to one away: the most that any of the tiles over a pixel can have in its place.
-    fn spread(g: &Geometry, x: &[f32]) -> Vec<f64> {
+    /// Largest magnitudes of the pixels up to `reach` away: the most that any of the tiles over a pixel can have in its
+    /// place.
+    fn spread(g: &Geometry, x: &[f32], reach: usize) -> Vec<f64> {
         let at = |plane: &[f32], y: usize, x: usize| {
-            let rows = y.saturating_sub(1)..(y + 2).min(g.h);
-            let largest = |row: &[f32]| {
-                row[x.saturating_sub(1)..(x + 2).min(g.w)].iter().fold(0f32, |a, v| a.max(v.abs()))
-            };
+            let rows = y.saturating_sub(reach)..(y + reach + 1).min(g.h);
+            let columns = x.saturating_sub(reach)..(x + reach + 1).min(g.w);
+            let largest = |row: &[f32]| row[columns.clone()].iter().fold(0f32, |a, v| a.max(v.abs()));
             f64::from(rows.map(|y| largest(&plane[y * g.w..][..g.w])).fold(0f32, f32::max))
         };
         let planes = x.chunks_exact(g.h * g.w);
@@ -267,17 +294,19 @@ mod tests {
         let largest = |kernel: &[f32]| vec![kernel.iter().fold(0f64, |a, v| a.max(f64::from(v.abs()))); 9];
         let kernels: Vec<f64> = wide.chunks_exact(9).flat_map(largest).collect();
         let want = convolution(g, &floats(x), &floats(&wide), bias);
-        let sizes = convolution(g, &spread(g, x), &kernels, bias);
-        let got = forward(unit, g, x, weight, bias);
-        for (at, (got, (want, size))) in got.iter().zip(want.iter().zip(sizes)).enumerate() {
-            let (want, size) = (want.0, size.1);
-            let error = (f64::from(*got) - want).abs();
-            // Numbers below the smallest normal one are rounded to a step of their own.
-            let smallest = f64::from(f32::MIN_POSITIVE);
-            assert!(
-                error <= TOLERANCE * (size + smallest),
-                "{g:?} {unit:?} at {at}: {got} for {want}, magnitudes {size}"
-            );
+        for (side, forward) in FORMS {
+            let sizes = convolution(g, &spread(g, x, side - 1), &kernels, bias);
+            let got = forward(unit, g, x, weight, bias);
+            for (at, (got, (want, size))) in got.iter().zip(want.iter().zip(sizes)).enumerate() {
+                let (want, size) = (want.0, size.1);
+                let error = (f64::from(*got) - want).abs();
+                // Numbers below the smallest normal one are rounded to a step of their own.
+                let smallest = f64::from(f32::MIN_POSITIVE);
+                assert!(
+                    error <= TOLERANCE * (size + smallest),
+                    "tiles of {side}, {g:?} {unit:?} at {at}: {got} for {want}, magnitudes {size}"
+                );
+            }
         }
     }
 
@@ -313,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finite_reaches_what_its_kernels_cover_and_one_pixel_more() {
+    fn what_is_not_finite_reaches_what_its_kernels_cover_and_less_than_a_tile_more() {
         let g = geometry((1, 5, 7), (20, 23), (3, 1, 1)).unwrap();
         let (w, bias) = (numbers(2, g.co * g.depth()), numbers(3, g.co));
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -321,13 +350,14 @@ mod tests {
                 let mut x = numbers(1, g.ci * g.h * g.w);
                 let clean = unrolled(&g, &x, Stored::F32(&w), &bias);
                 x[(2 * g.h + row) * g.w + column] = bad;
-                for unit in Unit::all().into_iter().filter(|u| !u.is_bf16()) {
+                let units = Unit::all().into_iter().filter(|u| !u.is_bf16());
+                for (unit, (side, forward)) in units.flat_map(|u| FORMS.map(|form| (u, form))) {
                     let y = forward(unit, &g, &x, Stored::F32(&w), &bias);
                     for (i, (y, clean)) in y.iter().zip(&clean).enumerate() {
                         let away = (i / g.w % g.h).abs_diff(row).max((i % g.w).abs_diff(column));
                         match away {
                             0 | 1 => assert!(!y.is_finite(), "{y} under {bad}"),
-                            2 => {}
+                            away if away <= side => {}
                             _ => assert!((y - clean).abs() < 1e-4, "{y} for {clean}, {away} from {bad}"),
                         }
                     }
@@ -346,7 +376,8 @@ mod tests {
             let g = geometry((3, 350, 37), size, (3, 1, 1)).unwrap();
             let (x, bias) = (numbers(1, g.batch * g.ci * g.h * g.w), numbers(3, g.co));
             let w = numbers(2, g.co * g.depth());
-            for unit in Unit::all().into_iter().filter(|u| !u.is_bf16()) {
+            let units = Unit::all().into_iter().filter(|u| !u.is_bf16());
+            for (unit, (_, forward)) in units.flat_map(|u| FORMS.map(|form| (u, form))) {
                 let run = |threads, g: &Geometry, x: &[f32]| {
                     pool(threads).install(|| forward(unit, g, x, Stored::F32(&w), &bias))
                 };

@@ -44,6 +44,8 @@ impl Vector {
 pub(crate) enum Start<'a> {
     /// One number for each row, as a vector.
     Rows(&'a [[f32; LANES]]),
+    /// One number for each element of a row.
+    Columns(&'a [f32]),
     /// What is there.
     There,
 }
@@ -76,6 +78,7 @@ pub(crate) unsafe fn run(panel: &Panel, b: &[f32], walk: Walk, vectors: &[Vector
     let out = [x, y].map(|at| panel.out.wrapping_add(at));
     let (start, start_row) = match panel.start {
         Start::Rows(numbers) => ([numbers[..panel.rows].as_ptr().cast(); 2], LANES),
+        Start::Columns(numbers) => ([x, y].map(|at| numbers[at..][..LANES].as_ptr()), 0),
         Start::There => (out.map(<*mut f32>::cast_const), panel.out_row),
     };
     let tile = Tile { a: panel.a.as_ptr(), b, start, start_row, out, out_row: panel.out_row };
@@ -99,6 +102,10 @@ unsafe fn scattered(panel: &Panel, b: [*const f32; 2], walk: Walk, vectors: &[Ve
             }
             for piece in &vector.pieces {
                 let buffer = &mut buffer[piece.lane..][..piece.lanes];
+                if let Start::Columns(numbers) = panel.start {
+                    buffer.copy_from_slice(&numbers[piece.element..][..piece.lanes]);
+                    continue;
+                }
                 // SAFETY: the piece's elements exist and are ours.
                 let there = unsafe { std::slice::from_raw_parts(element(row, piece), piece.lanes) };
                 buffer.copy_from_slice(there);

@@ -1,29 +1,62 @@
-//! The product of two row-major matrices, the right one transposed, cut over all threads.
+//! Products of two row-major matrices, cut over all threads.
 
 use super::block::{self, Panel, Start, Vector};
 use super::pack::{self, Rows};
 use super::tile::Walk;
-use super::{LANES, Unit, even_blocks};
+use super::{LANES, ROWS, Unit, even_blocks};
 use crate::host::{self, Shared, blocks, scratch};
 use crate::stored::Stored;
 use rayon::prelude::*;
 
-/// Panels of the left side that a job lays out: with [`DEPTH`] steps they stay in the cache of one core.
+/// Panels of the left side that a job lays out: with the unit's depth they stay in the cache of one core.
 const PANELS: usize = 12;
 
-/// Steps of the inner dimension taken at once: a panel and two vectors of them stay in the first cache.
-const DEPTH: usize = 256;
+/// Blocks of columns of the right side that are laid out at once: a page of its rows, where it is laid out as it is.
+const NEIGHBOURS: usize = 8;
 
 /// Words of the right side laid out at a time for all jobs.
 const RIGHT: usize = 4 << 20;
 
-/// y (m, n) += x (m, k) wᵀ of w (n, k).
-pub(crate) fn add_times_transposed(unit: Unit, y: &mut [f32], x: &[f32], w: Stored, (n, k): (usize, usize)) {
+/// The right side of a product, k x n.
+#[derive(Clone, Copy)]
+pub(crate) enum Right<'a> {
+    /// As it is, (k, n). Not in bf16.
+    Plain(Stored<'a>),
+    /// Its transpose, (n, k).
+    Transposed(Stored<'a>),
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub(crate) enum Base<'a> {
+    /// Nothing: the result is overwritten.
+    Zero,
+    /// What is there.
+    There,
+    /// A number for each row of the result.
+    Rows(&'a [f32]),
+    /// A number for each column of the result.
+    Columns(&'a [f32]),
+}
+
+/// y (m, n) = base + left (m, k) right (k, n).
+pub(crate) fn multiply(
+    unit: Unit,
+    y: &mut [f32],
+    base: Base,
+    left: Stored,
+    right: Right,
+    (n, k): (usize, usize),
+) {
+    match base {
+        Base::Zero | Base::There => {}
+        Base::Rows(base) => assert_eq!(base.len() * n, y.len(), "a number for each row"),
+        Base::Columns(base) => assert_eq!(base.len(), n, "a number for each column"),
+    }
     let columns = unit.vectors() * LANES;
     let width = (RIGHT / unit.steps(k) / columns).max(1) * columns;
     for (first, count) in blocks(n, width) {
-        let product = Product { unit, n, k, x, w };
-        product.add_columns((first, count), y);
+        Product { unit, n, k, base, left, right }.add_columns((first, count), y);
     }
 }
 
@@ -34,8 +67,9 @@ struct Product<'a> {
     unit: Unit,
     n: usize,
     k: usize,
-    x: &'a [f32],
-    w: Stored<'a>,
+    base: Base<'a>,
+    left: Stored<'a>,
+    right: Right<'a>,
 }
 
 impl Product<'_> {
@@ -44,17 +78,17 @@ impl Product<'_> {
         self.unit.vectors() * LANES
     }
 
-    /// Adds to `count` columns of the result, from `first` on.
+    /// Computes `count` columns of the result, from `first` on.
     fn add_columns(&self, (first, count): (usize, usize), y: &mut [f32]) {
-        let panels = self.unit.panels(self.x.len() / self.k);
+        let panels = self.unit.panels(self.left.len() / self.k);
         let (groups, columns, steps) =
             (even_blocks(panels.len(), PANELS), self.columns(), self.unit.steps(self.k));
         // Of use to more than one job: laid out once for all of them.
         let packed = if groups.len() > 1 { count.next_multiple_of(columns) * steps } else { 0 };
         let memory = Shared::new(y);
         scratch(packed, |packed| {
-            let right = packed.par_chunks_mut(columns * steps).enumerate();
-            right.for_each(|(i, out)| self.pack_columns(first + i * columns, (0, self.k), out));
+            let right = packed.par_chunks_mut(NEIGHBOURS * columns * steps).enumerate();
+            right.for_each(|(i, out)| self.pack_columns(first + i * NEIGHBOURS * columns, (0, self.k), out));
             let width = count.div_ceil(host::wanted_jobs().div_ceil(groups.len())).next_multiple_of(columns);
             let jobs = groups.iter().flat_map(|g| blocks(count, width).into_iter().map(move |c| (*g, c)));
             let jobs: Vec<_> = jobs.collect();
@@ -67,12 +101,36 @@ impl Product<'_> {
         });
     }
 
-    /// Lays out the columns side by side from `column` on, elements `from..to` of the inner dimension.
+    /// Lays out elements `from..to` of the inner dimension of the columns from `column` on, one block of columns after the
+    /// other, as many as `out` has room for.
     fn pack_columns(&self, column: usize, (from, to): (usize, usize), out: &mut [f32]) {
-        for (i, first) in (column..self.n.min(column + self.columns())).step_by(LANES).enumerate() {
-            let rows = Rows { data: self.w, first: first * self.k, stride: self.k, taps: 1 };
-            let count = LANES.min(self.n - first);
-            pack::panel(self.unit, rows, count, (from, to), &mut out[i * LANES..], self.columns());
+        let columns = self.columns();
+        let block = self.unit.steps(to - from) * columns;
+        match self.right {
+            Right::Plain(data) => {
+                assert!(!self.unit.is_bf16(), "words of bf16 are laid out from the transpose only");
+                // Row by row, of which a block is but a small piece.
+                for p in from..to {
+                    for (i, out) in out.chunks_exact_mut(block).enumerate() {
+                        let first = column + i * columns;
+                        let (values, beyond) =
+                            out[(p - from) * columns..][..columns].split_at_mut(columns.min(self.n - first));
+                        data.widen(p * self.n + first, values);
+                        beyond.fill(0.0);
+                    }
+                }
+            }
+            Right::Transposed(data) => {
+                for (i, first) in (column..self.n).step_by(LANES).enumerate() {
+                    let (at, vector) = (i / self.unit.vectors() * block, i % self.unit.vectors() * LANES);
+                    if at >= out.len() {
+                        break;
+                    }
+                    let rows = Rows { data, first: first * self.k, stride: self.k, taps: 1 };
+                    let count = LANES.min(self.n - first);
+                    pack::panel(self.unit, rows, count, (from, to), &mut out[at + vector..], columns);
+                }
+            }
         }
     }
 
@@ -88,24 +146,26 @@ impl Product<'_> {
         result: Shared,
     ) {
         let (each, columns, steps) = (self.unit.elements(), self.columns(), self.unit.steps(self.k));
-        let deepest = DEPTH.min(steps);
+        let deepest = self.unit.depth().min(steps);
         let rows: usize = panels.iter().map(|p| p.1).sum();
         let own = if packed.is_some() { 0 } else { columns * deepest };
         scratch(rows * deepest + own, |memory| {
             let (left, right) = memory.split_at_mut(rows * deepest);
-            for (first, size) in even_blocks(steps, DEPTH) {
+            for (first, size) in even_blocks(steps, self.unit.depth()) {
                 let elements = (first * each, ((first + size) * each).min(self.k));
                 self.pack_left(panels, elements, left);
                 for (at, width) in blocks(count, columns) {
                     let b = match packed {
                         Some(packed) => &packed[at * steps + first * columns..],
                         None => {
+                            let right = &mut right[..columns * size];
                             self.pack_columns(column + at, elements, right);
                             &right[..]
                         }
                     };
+                    let base = if first == 0 { self.base } else { Base::There };
                     // SAFETY: the caller's promise.
-                    unsafe { self.multiply(panels, left, (column + at, width), b, size, result) };
+                    unsafe { self.multiply(panels, left, (column + at, width), b, (size, base), result) };
                 }
             }
         });
@@ -114,13 +174,13 @@ impl Product<'_> {
     fn pack_left(&self, panels: Panels, (from, to): (usize, usize), out: &mut [f32]) {
         let (steps, mut at) = (self.unit.steps(to - from), 0);
         for (row, count) in panels {
-            let rows = Rows { data: Stored::F32(self.x), first: row * self.k, stride: self.k, taps: 1 };
+            let rows = Rows { data: self.left, first: row * self.k, stride: self.k, taps: 1 };
             pack::panel(self.unit, rows, *count, (from, to), &mut out[at..], *count);
             at += count * steps;
         }
     }
 
-    /// Adds the products of some panels and of the columns laid out side by side in `right`.
+    /// Adds the products of some panels and of the columns laid out side by side in `right` to a base.
     ///
     /// # Safety
     /// As [`Self::job`].
@@ -130,7 +190,7 @@ impl Product<'_> {
         left: &[f32],
         (column, count): (usize, usize),
         right: &[f32],
-        steps: usize,
+        (steps, base): (usize, Base),
         result: Shared,
     ) {
         let vector = |i: usize| {
@@ -139,13 +199,24 @@ impl Product<'_> {
         };
         let vectors: Vec<_> = (0..count.div_ceil(LANES)).map(vector).collect();
         let walk = Walk { planes: steps, plane: self.columns(), taps: &[0] };
-        let mut at = 0;
+        let (mut at, mut numbers) = (0, [[0f32; LANES]; ROWS]);
         for (row, count) in panels {
+            let start = match base {
+                Base::Zero => Start::Rows(&[[0.0; LANES]; ROWS]),
+                Base::There => Start::There,
+                Base::Columns(base) => Start::Columns(base),
+                Base::Rows(base) => {
+                    for (numbers, base) in numbers.iter_mut().zip(&base[*row..row + count]) {
+                        *numbers = [*base; LANES];
+                    }
+                    Start::Rows(&numbers)
+                }
+            };
             let panel = Panel {
                 unit: self.unit,
                 rows: *count,
                 a: &left[at..],
-                start: Start::There,
+                start,
                 out: result.pointer(row * self.n, count * self.n - 1),
                 out_row: self.n,
             };
@@ -163,7 +234,7 @@ mod tests {
     use half::{bf16, f16};
 
     #[test]
-    fn a_product_is_added_to_what_is_there_in_every_unit() {
+    fn a_product_is_added_to_its_base_in_every_unit() {
         for (m, n, k) in
             [(1, 1, 1), (7, 17, 5), (14, 32, 16), (15, 33, 31), (77, 100, 513), (300, 70, 1030), (200, 7, 2)]
         {
@@ -171,21 +242,48 @@ mod tests {
             let (x, w) = (numbers(1, m * k), numbers(2, n * k));
             let b: Vec<bf16> = w.iter().map(|v| bf16::from_f32(*v)).collect();
             let h: Vec<f16> = w.iter().map(|v| f16::from_f32(*v)).collect();
+            let (rows, columns) = (numbers(3, m), numbers(4, n));
             for unit in Unit::all() {
                 for weight in [Stored::F32(&w), Stored::BF16(&b), Stored::F16(&h)] {
-                    let mut y = vec![0.5; m * n];
-                    add_times_transposed(unit, &mut y, &x, weight, (n, k));
                     let mut wide = vec![0f32; n * k];
                     weight.widen(0, &mut wide);
-                    for (i, got) in y.iter().enumerate() {
-                        let terms = x[i / n * k..][..k].iter().zip(&wide[i % n * k..][..k]);
-                        let terms = terms.map(|(x, w)| unit.rounded(*x) * unit.rounded(*w));
-                        let (want, size) =
-                            terms.fold((0.5, 0.5), |(sum, size), term| (sum + term, size + term.abs()));
-                        let error = (f64::from(*got) - want).abs();
-                        assert!(error <= 1e-6 * size, "{m} {n} {k} {unit:?} at {i}: {got} for {want}");
+                    for base in [Base::Zero, Base::There, Base::Rows(&rows), Base::Columns(&columns)] {
+                        let mut y = vec![0.5; m * n];
+                        multiply(unit, &mut y, base, Stored::F32(&x), Right::Transposed(weight), (n, k));
+                        for (i, got) in y.iter().enumerate() {
+                            let start = f64::from(match base {
+                                Base::Zero => 0.0,
+                                Base::There => 0.5,
+                                Base::Rows(rows) => rows[i / n],
+                                Base::Columns(columns) => columns[i % n],
+                            });
+                            let terms = x[i / n * k..][..k].iter().zip(&wide[i % n * k..][..k]);
+                            let terms = terms.map(|(x, w)| unit.rounded(*x) * unit.rounded(*w));
+                            let add = |(sum, size): (f64, f64), term: f64| (sum + term, size + term.abs());
+                            let (want, size) = terms.fold((start, start.abs()), add);
+                            let error = (f64::from(*got) - want).abs();
+                            assert!(error <= 1e-6 * size, "{m} {n} {k} {unit:?} at {i}: {got} for {want}");
+                        }
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_right_side_as_it_is_gives_the_bits_of_its_transpose() {
+        for (m, n, k) in [(1, 1, 1), (7, 17, 5), (15, 33, 31), (77, 100, 513), (200, 7, 2)] {
+            let numbers = |seed, count: usize| pseudo_normal(seed, count, 1.0).to_vec1::<f32>().unwrap();
+            let (x, w, base) = (numbers(1, m * k), numbers(2, k * n), numbers(3, m));
+            let transposed: Vec<f32> = (0..n * k).map(|i| w[i % k * n + i / k]).collect();
+            for unit in Unit::all().into_iter().filter(|u| !u.is_bf16()) {
+                let run = |right| {
+                    let mut y = vec![0f32; m * n];
+                    multiply(unit, &mut y, Base::Rows(&base), Stored::F32(&x), right, (n, k));
+                    y
+                };
+                let plain = run(Right::Plain(Stored::F32(&w)));
+                assert_eq!(plain, run(Right::Transposed(Stored::F32(&transposed))), "{m} {n} {k} {unit:?}");
             }
         }
     }

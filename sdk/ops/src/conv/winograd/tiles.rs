@@ -1,4 +1,4 @@
-//! The piece of a convolution's result that one job computes, in tiles of four pixels.
+//! The piece of a convolution's result that one job computes, in tiles of some pixels.
 
 use crate::conv::Geometry;
 use crate::wide::{LANES, even_blocks};
@@ -19,9 +19,9 @@ pub(super) struct Tiles {
 }
 
 impl Tiles {
-    /// Cuts the result of a convolution.
-    pub(super) fn of(g: &Geometry) -> Vec<Self> {
-        let (high, wide) = (g.oh.div_ceil(2), g.ow.div_ceil(2));
+    /// Cuts the result of a convolution into tiles of side x side pixels.
+    pub(super) fn of(g: &Geometry, side: usize) -> Vec<Self> {
+        let (high, wide) = (g.oh.div_ceil(side), g.ow.div_ceil(side));
         let cols = even_blocks(wide, COLUMNS);
         let rows = even_blocks(high, TILES / cols[0].1.max(1));
         let of_image = |image: usize| {

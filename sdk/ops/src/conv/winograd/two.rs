@@ -1,54 +1,35 @@
 //! The transforms of F(2x2, 3x3), Bᵀ d B, G g Gᵀ and Aᵀ m A in Lavin and Gray's paper.
 
+use super::form::Form;
 use crate::simd::multiversion;
 use crate::wide::LANES;
 
-/// Part of an image with zeros around it, transformed along its rows.
-pub(super) struct Patch {
-    /// Rows and columns of tiles.
-    rows: usize,
-    cols: usize,
-    line: Vec<f32>,
-    /// (2 rows + 2, 4, cols).
-    across: Vec<f32>,
-}
+/// Tiles of 2 x 2 pixels.
+pub(super) struct Two;
 
-impl Patch {
-    pub(super) fn new(rows: usize, cols: usize) -> Self {
-        Self { rows, cols, line: vec![0.0; 2 * cols + 2], across: vec![0.0; (2 * rows + 2) * 4 * cols] }
+impl Form for Two {
+    const SIDE: usize = 2;
+
+    fn across(line: &[f32], out: &mut [f32]) {
+        across(line, out);
     }
 
-    /// Reads what lies under the tiles from `first` on of an image with `border` zeros before it: both for rows and
-    /// columns.
-    pub(super) fn read(&mut self, plane: &[f32], (h, w): (usize, usize), at: [(usize, usize); 2]) {
-        let [(row, top), (col, left)] = at;
-        let before = left.saturating_sub(2 * col).min(self.line.len());
-        let first = (2 * col + before).saturating_sub(left).min(w);
-        let inside = (w - first).min(self.line.len() - before);
-        self.line.fill(0.0);
-        for (y, across) in self.across.chunks_exact_mut(4 * self.cols).enumerate() {
-            match (2 * row + y).checked_sub(top).filter(|y| *y < h) {
-                Some(y) => {
-                    self.line[before..before + inside].copy_from_slice(&plane[y * w + first..][..inside]);
-                    transform_across(&self.line, across);
-                }
-                None => across.fill(0.0),
-            }
-        }
+    fn down(rows: &[f32], out: &mut [f32], point: usize, tiles: usize) {
+        down(rows, out, point, tiles);
     }
 
-    /// Writes the tiles, row after row; the next point's are `point` words on.
-    pub(super) fn transform(&self, out: &mut [f32], point: usize) {
-        for row in 0..self.rows {
-            let across = &self.across[2 * row * 4 * self.cols..][..16 * self.cols];
-            transform_down(across, &mut out[row * self.cols..], point, self.cols);
-        }
+    fn inverse(sums: &[f32], point: usize, lines: &mut [Vec<f32>]) {
+        inverse(sums, point, lines);
+    }
+
+    fn kernels(taps: &[f32], rows: usize, out: &mut [f32], point: usize) {
+        kernels(taps, rows, out, point);
     }
 }
 
 multiversion! {
     /// One row: (4, tiles).
-    fn transform_across(line: &[f32], out: &mut [f32]) {
+    fn across(line: &[f32], out: &mut [f32]) {
         let tiles = out.len() / 4;
         let (a, out) = out.split_at_mut(tiles);
         let (b, out) = out.split_at_mut(tiles);
@@ -66,7 +47,7 @@ multiversion! {
 
 multiversion! {
     /// Four rows, (4, 4, tiles), to 16 points, `point` words apart.
-    fn transform_down(rows: &[f32], out: &mut [f32], point: usize, tiles: usize) {
+    fn down(rows: &[f32], out: &mut [f32], point: usize, tiles: usize) {
         for k in 0..4 {
             let row = |i: usize| &rows[(4 * i + k) * tiles..][..tiles];
             let (r0, r1, r2, r3) = (row(0), row(1), row(2), row(3));
@@ -84,8 +65,8 @@ multiversion! {
 
 multiversion! {
     /// From 16 points, `point` words apart, to two rows of pixels.
-    pub(super) fn inverse(sums: &[f32], point: usize, lines: &mut [Vec<f32>; 2]) {
-        let [upper, lower] = lines;
+    fn inverse(sums: &[f32], point: usize, lines: &mut [Vec<f32>]) {
+        let [upper, lower] = lines else { return };
         let (upper, lower) = (upper.as_chunks_mut::<2>().0, lower.as_chunks_mut::<2>().0);
         let tiles = upper.len().min(lower.len());
         let m = |p: usize| &sums[p * point..][..tiles];
@@ -104,19 +85,9 @@ multiversion! {
 }
 
 multiversion! {
-    /// Adds a line to what is there, or to a number.
-    pub(super) fn add(out: &mut [f32], line: &[f32], start: Option<f32>) {
-        match start {
-            Some(start) => for (out, line) in out.iter_mut().zip(line) { *out = start + line; },
-            None => for (out, line) in out.iter_mut().zip(line) { *out += line; },
-        }
-    }
-}
-
-multiversion! {
     /// Kernels, of each channel nine vectors of a panel's rows, to 16 points, `point` words apart: `rows` words for each
     /// channel. A vector more than these is written.
-    pub(super) fn kernels(taps: &[f32], rows: usize, out: &mut [f32], point: usize) {
+    fn kernels(taps: &[f32], rows: usize, out: &mut [f32], point: usize) {
         for (channel, g) in taps.as_chunks::<LANES>().0.as_chunks::<9>().0.iter().enumerate() {
             let mut down = [[[0f32; LANES]; 3]; 4];
             for x in 0..3 {
