@@ -88,11 +88,13 @@ impl LinearAdapted {
     fn forward(&self, s: Sizes, x: &[f32], down: &[f32], up: &[f32]) -> Result<Vec<f32>> {
         let mut y = vec![0f32; s.m * s.n];
         stored::with(&self.weight, self.name(), |w| {
-            let mut run =
-                |bias: Option<&[f32]>| times_transposed(&mut y, bias, x, w, (s.n, s.k), self.products);
+            let mut run = |bias: Option<&[f32]>| {
+                times_transposed(&mut y, bias, x, w, (s.n, s.k), self.products);
+                Ok(())
+            };
             match &self.bias {
-                Some(bias) => host::with(bias, self.name(), |bias| Ok(run(Some(bias)))),
-                None => Ok(run(None)),
+                Some(bias) => host::with(bias, self.name(), |bias| run(Some(bias))),
+                None => run(None),
             }
         })?;
         let inner = self.inner(s, x, down);
