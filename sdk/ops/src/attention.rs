@@ -1,9 +1,22 @@
 //! Multi-head scaled dot-product attention.
 
+#[cfg(target_arch = "x86_64")]
+mod flash;
+mod forward;
+#[cfg(target_arch = "x86_64")]
+mod online;
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
+mod reference;
+#[cfg(target_arch = "x86_64")]
+mod strip;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
+
 use crate::composed;
 use crate::host::{self, Shared, blocks, scratch};
 use crate::matmul::{Mat, Target, product};
-use crate::simd::{dot, exp, exp_row, multiversion, scale};
+use crate::simd::{dot, exp, multiversion};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 use std::sync::OnceLock;
@@ -24,7 +37,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool)
     host::prepare(q)?.apply_op3(&host::prepare(k)?, &host::prepare(v)?, op)?.to_dtype(q.dtype())
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Dims {
     batch: usize,
     queries: usize,
@@ -59,15 +72,6 @@ impl Dims {
         1.0 / (self.width as f32).sqrt()
     }
 
-    /// Queries of one block. Larger blocks repack keys and values less often, smaller ones stay in the cache.
-    fn block(&self) -> usize {
-        const SCORES: usize = 1 << 19;
-        let rows = (SCORES / self.keys).clamp(16, 1024).min(self.queries.max(1));
-        // Few heads (the VAE has one): smaller blocks, so that every thread has some.
-        let per_head = host::wanted_jobs().div_ceil(self.batch * self.heads);
-        rows.min(self.queries.div_ceil(per_head).max(16))
-    }
-
     /// Offset of the first element of a head's row `row`, in a tensor of `rows` rows.
     fn at(&self, head: usize, row: usize, rows: usize) -> usize {
         let (b, h) = (head / self.heads, head % self.heads);
@@ -82,19 +86,6 @@ impl Dims {
         Mat::rows(&data[self.at(head, row, self.keys)..], self.channels())
     }
 
-    /// The keys of every head, transposed: (B * heads, D, M). As the products take them without repacking.
-    fn transposed_keys(&self, k: &[f32]) -> Vec<f32> {
-        let mut out = vec![0f32; k.len()];
-        let heads = out.par_chunks_mut(self.width * self.keys).enumerate();
-        heads.for_each(|(head, out)| self.transpose_head(k, head, out));
-        out
-    }
-
-    /// One head of [`Self::transposed_keys`].
-    fn transposed_key<'a>(&self, transposed: &'a [f32], head: usize) -> Mat<'a> {
-        Mat::rows(&transposed[head * self.width * self.keys..], self.keys)
-    }
-
     fn query_target(&self, memory: Shared, head: usize, row: usize) -> Target {
         Target { memory, start: self.at(head, row, self.queries), row_stride: self.channels() }
     }
@@ -106,19 +97,6 @@ impl Dims {
     /// The first keys that a query sees.
     fn seen(&self, query: usize) -> usize {
         if self.causal { query + 1 } else { self.keys }
-    }
-
-    /// Exponentials of the scores of the queries `start..start + rows` of one head, into `p` (rows x keys), each less
-    /// its row's largest; the largest and the sum of each row, by which they are to be divided.
-    fn exponentials(&self, q: Mat, k: Mat, start: usize, p: &mut [f32], rows: &mut [(f32, f32)]) {
-        let size = (rows.len(), self.keys, self.width);
-        // SAFETY: `p` is borrowed exclusively.
-        unsafe { product(Target::own(p, self.keys), false, size, q, k, self.scale()) };
-        for (row, (p, found)) in p.chunks_exact_mut(self.keys).zip(rows).enumerate() {
-            let (seen, hidden) = p.split_at_mut(self.seen(start + row));
-            *found = exp_row(seen);
-            hidden.fill(0.0);
-        }
     }
 
     /// Rows of one head, (keys, D), as (D, keys).
@@ -240,39 +218,7 @@ impl CustomOp3 for Attention {
         let q = host::elements(s1, l1, self.name())?;
         let k = host::elements(s2, l2, self.name())?;
         let v = host::elements(s3, l3, self.name())?;
-        let d = &self.dims;
-        let block = d.block();
-        let transposed = d.transposed_keys(k);
-        let mut out = vec![0f32; q.len()];
-        let mut logs = vec![0f32; d.batch * d.heads * d.queries];
-        let (memory, log_memory) = (Shared::new(&mut out), Shared::new(&mut logs));
-        let jobs: Vec<_> = (0..d.batch * d.heads)
-            .flat_map(|head| blocks(d.queries, block).into_iter().map(move |b| (head, b)))
-            .collect();
-        jobs.into_par_iter().for_each(|(head, (start, rows))| {
-            scratch(rows * d.keys, |p| {
-                let mut found = vec![(0f32, 0f32); rows];
-                d.exponentials(
-                    d.query(q, head, start),
-                    d.transposed_key(&transposed, head),
-                    start,
-                    p,
-                    &mut found,
-                );
-                let size = (rows, d.width, d.keys);
-                let target = d.query_target(memory, head, start);
-                // SAFETY: these rows of this head belong to this job.
-                unsafe { product(target, false, size, Mat::rows(p, d.keys), d.key(v, head, 0), 1.0) };
-                // SAFETY: as above.
-                let logs = unsafe { log_memory.slice(head * d.queries + start, rows) };
-                for (row, ((largest, sum), log)) in found.into_iter().zip(logs).enumerate() {
-                    *log = largest + sum.ln();
-                    let start = target.start + row * target.row_stride;
-                    // SAFETY: as above.
-                    scale(unsafe { memory.slice(start, d.width) }, 1.0 / sum);
-                }
-            });
-        });
+        let (out, logs) = forward::forward(&self.dims, q, k, v);
         // An operation runs once; if it should run again, it gives the same.
         let _ = self.logs.set(logs);
         Ok(host::output(out, l1.shape()))

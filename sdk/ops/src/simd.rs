@@ -44,13 +44,18 @@ pub(crate) fn has_avx512() -> bool {
 }
 
 /// e^x within 2e-7 relative for x in -87..88; clamped outside (so never infinite, never denormal).
-///
-/// Splits x / ln 2 into an integer, put into the exponent bits, and a fraction in -0.5..0.5, for which the
-/// Taylor polynomial of 2^f to degree 6 is exact to f32.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
+    exp2(x.clamp(-87.0, 88.0) * std::f32::consts::LOG2_E)
+}
+
+/// 2^t within 2e-7 relative for t in -126..127; outside, anything.
+///
+/// Splits t into an integer, put into the exponent bits, and a fraction in -0.5..0.5, for which the
+/// Taylor polynomial of 2^f to degree 6 is exact to f32.
+#[inline(always)]
+pub(crate) fn exp2(t: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds a float to an integer
-    let t = x.clamp(-87.0, 88.0) * std::f32::consts::LOG2_E;
     let rounded = t + ROUND;
     let n = rounded - ROUND;
     let f = t - n;

@@ -76,7 +76,7 @@ impl Unit {
 
     /// Most rows of a panel. With 16 registers: two of sums for each, two of the right side and one of the left make
     /// 15; with 32 they make 31.
-    fn rows(self) -> usize {
+    pub(crate) fn rows(self) -> usize {
         if self.0 == Kind::Avx2 { 6 } else { ROWS }
     }
 

@@ -1,0 +1,98 @@
+//! Softmax over keys that come tile by tile ("Online normalizer calculation for softmax", Milakov and Gimelshein 2018,
+//! arXiv:1805.02867), of 16 queries side by side. Scores are in units of ln 2: powers of two are their exponentials.
+
+use crate::simd::{exp2, multiversion};
+use crate::wide::LANES;
+
+/// One number for each query of a vector.
+pub(super) type Lanes = [f32; LANES];
+
+/// What the scores that came so far are known by.
+#[derive(Clone, Copy)]
+pub(super) struct Online {
+    largest: Lanes,
+    /// Of their weights, which are relative to the largest score's.
+    sum: Lanes,
+}
+
+impl Online {
+    /// Before the first score.
+    pub(super) const START: Self = Self { largest: [f32::NEG_INFINITY; LANES], sum: [0.0; LANES] };
+
+    /// Takes the scores of further keys, and puts their weights in their place. By the result is to be multiplied what
+    /// was summed with weights so far: 1 where the largest score is what it was.
+    pub(super) fn take(&mut self, scores: &mut [Lanes]) -> Lanes {
+        let before = self.largest;
+        self.largest = largest(scores, before);
+        // Where all are minus infinity, so is their distance from a finite number.
+        let base = self.largest.map(|x| x.max(f32::MIN));
+        let sums = weigh(scores, base);
+        let factors = std::array::from_fn(|i| weight(before[i] - base[i]));
+        self.sum = std::array::from_fn(|i| self.sum[i] * factors[i] + sums[i]);
+        factors
+    }
+
+    /// By what a weighted sum is to be multiplied for the weights to add up to 1.
+    pub(super) fn inverse(&self) -> Lanes {
+        self.sum.map(|sum| 1.0 / sum)
+    }
+
+    /// The natural logarithm of the sum of the exponentials of one query's scores.
+    pub(super) fn log(&self, lane: usize) -> f32 {
+        self.largest[lane] * std::f32::consts::LN_2 + self.sum[lane].ln()
+    }
+}
+
+/// 2^t for t up to 0; zero where it is below the smallest normal number.
+#[inline(always)]
+fn weight(t: f32) -> f32 {
+    let power = exp2(t);
+    if t < -126.0 { 0.0 } else { power }
+}
+
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+multiversion! {
+    /// The largest of each lane, `before` included.
+    fn largest(scores: &[Lanes], before: Lanes) -> Lanes {
+        let mut lanes = before;
+        // Four at a time: one after the other would wait for each other.
+        let (fours, rest) = scores.as_chunks::<4>();
+        for [a, b, c, d] in fours {
+            for i in 0..LANES {
+                lanes[i] = larger(larger(larger(a[i], b[i]), larger(c[i], d[i])), lanes[i]);
+            }
+        }
+        for row in rest {
+            for i in 0..LANES { lanes[i] = larger(row[i], lanes[i]); }
+        }
+        lanes
+    }
+}
+
+multiversion! {
+    /// Puts weights relative to `base` in the place of scores; their sums.
+    fn weigh(scores: &mut [Lanes], base: Lanes) -> Lanes {
+        let mut sums = [0f32; LANES];
+        for row in scores {
+            for i in 0..LANES {
+                let w = weight(row[i] - base[i]);
+                row[i] = w;
+                sums[i] += w;
+            }
+        }
+        sums
+    }
+}
+
+multiversion! {
+    /// Multiplies each lane of all rows by its number.
+    pub(super) fn scale_lanes(rows: &mut [Lanes], by: Lanes) {
+        for row in rows {
+            for i in 0..LANES { row[i] *= by[i]; }
+        }
+    }
+}

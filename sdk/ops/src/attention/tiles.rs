@@ -1,0 +1,114 @@
+//! Keys and values laid out as left sides of products, tile by tile.
+
+use super::Dims;
+use crate::host::{Shared, blocks};
+use crate::stored::Stored;
+use crate::wide::Unit;
+use crate::wide::pack::{self, Rows};
+use rayon::prelude::*;
+
+/// Words of the keys of a tile, and of its values: both stay in the second cache of one core.
+const WORDS: usize = 32 << 10;
+
+/// Keys of a tile: enough to make up for reading and writing the sums, and few enough that a vector of queries has its
+/// scores in the first cache. Both are whole panels of every unit.
+const KEYS: (usize, usize) = (84, 252);
+
+/// Neighbouring keys of a head, and their panels: (first of the tile's, count) of each.
+pub(super) struct Tile {
+    pub(super) first: usize,
+    pub(super) keys: usize,
+    pub(super) panels: Vec<(usize, usize)>,
+}
+
+/// How the keys of a head are cut and laid out. As it depends on nothing else, neither do the bits of a result.
+pub(super) struct Tiles {
+    unit: Unit,
+    keys: usize,
+    width: usize,
+    /// Panels of the channels of values.
+    pub(super) channels: Vec<(usize, usize)>,
+    pub(super) all: Vec<Tile>,
+}
+
+impl Tiles {
+    pub(super) fn new(unit: Unit, d: &Dims) -> Self {
+        let count = d.keys.div_ceil((WORDS / d.width).clamp(KEYS.0, KEYS.1));
+        // Only the last tile has panels that are not full.
+        let each = d.keys.div_ceil(count).next_multiple_of(unit.rows());
+        let tile = |(first, keys)| Tile { first, keys, panels: unit.panels(keys) };
+        let all = blocks(d.keys, each).into_iter().map(tile).collect();
+        Self { unit, keys: d.keys, width: d.width, channels: unit.panels(d.width), all }
+    }
+
+    /// Keys of the largest tile.
+    pub(super) fn largest(&self) -> usize {
+        self.all.iter().map(|t| t.keys).max().unwrap_or(0)
+    }
+
+    /// Words of a head: its keys, and then its values.
+    pub(super) fn words(&self) -> usize {
+        2 * self.keys * self.width
+    }
+
+    /// Lays out `count` heads from `head` on, one after the other.
+    pub(super) fn pack(
+        &self,
+        d: &Dims,
+        (head, count): (usize, usize),
+        k: &[f32],
+        v: &[f32],
+        out: &mut [f32],
+    ) {
+        let memory = Shared::new(out);
+        let jobs: Vec<_> = (0..count).flat_map(|i| self.all.iter().map(move |tile| (i, tile))).collect();
+        jobs.into_par_iter().for_each(|(i, tile)| {
+            let (start, len) = (i * self.words() + tile.first * self.width, tile.keys * self.width);
+            // SAFETY: each tile of each head has its own part of the memory.
+            let keys = unsafe { memory.slice(start, len) };
+            // SAFETY: as above.
+            let values = unsafe { memory.slice(start + self.keys * self.width, len) };
+            let from = d.at(head + i, tile.first, d.keys);
+            self.pack_keys(tile, &k[from..], d.channels(), keys);
+            self.pack_values(tile, &v[from..], d.channels(), values);
+        });
+    }
+
+    /// Panels of keys, with a step for each channel.
+    fn pack_keys(&self, tile: &Tile, k: &[f32], stride: usize, out: &mut [f32]) {
+        for (key, count) in &tile.panels {
+            let rows = Rows { data: Stored::F32(k), first: key * stride, stride, taps: 1 };
+            pack::panel(self.unit, rows, *count, (0, self.width), &mut out[key * self.width..], *count);
+        }
+    }
+
+    /// Panels of channels, with a step for each key.
+    fn pack_values(&self, tile: &Tile, v: &[f32], stride: usize, out: &mut [f32]) {
+        for (channel, count) in &self.channels {
+            let out = out[channel * tile.keys..][..count * tile.keys].chunks_exact_mut(*count);
+            for (out, row) in out.zip(v[*channel..].chunks(stride)) {
+                out.copy_from_slice(&row[..*count]);
+            }
+        }
+    }
+
+    /// A panel of keys, of the words of a head: (width, panel's keys).
+    pub(super) fn key_panel<'a>(
+        &self,
+        head: &'a [f32],
+        tile: &Tile,
+        (key, count): (usize, usize),
+    ) -> &'a [f32] {
+        &head[(tile.first + key) * self.width..][..count * self.width]
+    }
+
+    /// A panel of channels of values, of the words of a head: (tile's keys, panel's channels).
+    pub(super) fn value_panel<'a>(
+        &self,
+        head: &'a [f32],
+        tile: &Tile,
+        (channel, count): (usize, usize),
+    ) -> &'a [f32] {
+        &head[(self.keys + tile.first) * self.width + channel * tile.keys..][..count * tile.keys]
+    }
+}
