@@ -232,7 +232,7 @@ mod tests {
         Dims { causal: true, ..dims(batch, queries, queries, heads, width) }
     }
 
-    /// Bits, as NaN is not equal to itself.
+    /// Bits: zeros differ by their sign.
     fn bits(data: &[f32]) -> Vec<u32> {
         data.iter().map(|x| x.to_bits()).collect()
     }
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn scores_that_rise_fall_or_have_one_peak_agree_with_f64_in_every_way() {
         let d = dims(1, 20, 600, 1, 5);
-        let peak = |at: usize| move |key: usize| if key == at { 40.0 } else { -3.0 };
+        let peak = |at: usize| move |key: usize| if key == at { 40f32 } else { -3.0 };
         let shapes: [Box<dyn Fn(usize) -> f32>; 7] = [
             Box::new(|key| key as f32 * 0.07),
             Box::new(|key| key as f32 * -0.07),
