@@ -270,6 +270,18 @@ mod tests {
         all.flat_map(|g| Unit::all().into_iter().filter(|u| !u.is_bf16()).map(move |u| (u, g)))
     }
 
+    /// The image with its border, and the convolution of it.
+    fn bordered(g: &Geometry, x: &[f32]) -> (Geometry, Vec<f32>) {
+        let outer = Geometry { h: g.oh + 2, w: g.ow + 2, top: 0, left: 0, ..*g };
+        let mut out = vec![0f32; g.batch * g.ci * outer.h * outer.w];
+        for (out, x) in out.chunks_exact_mut(outer.h * outer.w).zip(x.chunks_exact(g.h * g.w)) {
+            for (y, row) in x.chunks_exact(g.w).enumerate() {
+                out[(g.top + y) * outer.w + g.left..][..g.w].copy_from_slice(row);
+            }
+        }
+        (outer, out)
+    }
+
     /// Largest magnitudes of the pixels up to `reach` away: the most that any of the tiles over a pixel can have in its
     /// place.
     fn spread(g: &Geometry, x: &[f32], reach: usize) -> Vec<f64> {
@@ -294,8 +306,9 @@ mod tests {
         let largest = |kernel: &[f32]| vec![kernel.iter().fold(0f64, |a, v| a.max(f64::from(v.abs()))); 9];
         let kernels: Vec<f64> = wide.chunks_exact(9).flat_map(largest).collect();
         let want = convolution(g, &floats(x), &floats(&wide), bias);
+        let (outer, whole) = bordered(g, x);
         for (side, forward) in FORMS {
-            let sizes = convolution(g, &spread(g, x, side - 1), &kernels, bias);
+            let sizes = convolution(&outer, &spread(&outer, &whole, side - 1), &kernels, bias);
             let got = forward(unit, g, x, weight, bias);
             for (at, (got, (want, size))) in got.iter().zip(want.iter().zip(sizes)).enumerate() {
                 let (want, size) = (want.0, size.1);
