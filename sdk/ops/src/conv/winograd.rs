@@ -40,9 +40,9 @@ const SUMS: usize = 48 << 10;
 /// Fewer channels than this on either side do not make up for the transforms.
 const FEW_CHANNELS: usize = 32;
 
-/// Fewer tiles than this of an image do not make up for the transform of the kernels. The number of images does not
-/// count: an image's result is not to depend on what is computed beside it.
-const FEW_TILES: usize = 64;
+/// Fewer tiles than this of an image do not make up for the transform of the kernels: tiles of 2 x 2 pixels, and of 4 x 4.
+/// The number of images does not count: an image's result is not to depend on what is computed beside it.
+const FEW_TILES: [usize; 2] = [64, 128];
 
 /// Tiles of a convolution's result for one image.
 fn tiles(g: &Geometry, side: usize) -> usize {
@@ -61,10 +61,10 @@ pub(super) fn forward_if_faster(
     if (g.kh, g.kw, g.stride) != (3, 3, 1) || g.ci.min(g.co) < FEW_CHANNELS {
         return None;
     }
-    if tiles(g, Four::SIDE) >= FEW_TILES {
+    if tiles(g, Four::SIDE) >= FEW_TILES[1] {
         return Some(forward::<Four>(unit, g, x, weight, bias));
     }
-    (tiles(g, Two::SIDE) >= FEW_TILES).then(|| forward::<Two>(unit, g, x, weight, bias))
+    (tiles(g, Two::SIDE) >= FEW_TILES[0]).then(|| forward::<Two>(unit, g, x, weight, bias))
 }
 
 fn forward<F: Form + Sync>(unit: Unit, g: &Geometry, x: &[f32], weight: Stored, bias: &[f32]) -> Vec<f32> {

@@ -28,14 +28,20 @@ impl<F: Form> Patch<F> {
         let before = left.saturating_sub(F::SIDE * col).min(self.line.len());
         let first = (F::SIDE * col + before).saturating_sub(left).min(w);
         let inside = (w - first).min(self.line.len() - before);
-        self.line.fill(0.0);
+        let whole = inside == self.line.len();
+        self.line[..before].fill(0.0);
+        self.line[before + inside..].fill(0.0);
         for (y, across) in self.across.chunks_exact_mut(F::PATCH * self.cols).enumerate() {
-            match (F::SIDE * row + y).checked_sub(top).filter(|y| *y < h) {
-                Some(y) => {
-                    self.line[before..before + inside].copy_from_slice(&plane[y * w + first..][..inside]);
-                    F::across(&self.line, across);
-                }
-                None => across.fill(0.0),
+            let Some(y) = (F::SIDE * row + y).checked_sub(top).filter(|y| *y < h) else {
+                across.fill(0.0);
+                continue;
+            };
+            let pixels = &plane[y * w + first..][..inside];
+            if whole {
+                F::across(pixels, across);
+            } else {
+                self.line[before..before + inside].copy_from_slice(pixels);
+                F::across(&self.line, across);
             }
         }
     }

@@ -23,7 +23,9 @@ impl Tiles {
     pub(super) fn of(g: &Geometry, side: usize) -> Vec<Self> {
         let (high, wide) = (g.oh.div_ceil(side), g.ow.div_ceil(side));
         let cols = even_blocks(wide, COLUMNS);
-        let rows = even_blocks(high, TILES / cols[0].1.max(1));
+        // Of a small image half, so that there is work for every thread.
+        let tiles = TILES.min((high * wide / 2).next_multiple_of(LANES));
+        let rows = even_blocks(high, tiles / cols[0].1.max(1));
         let of_image = |image: usize| {
             let cols = &cols;
             rows.iter().flat_map(move |r| cols.iter().map(move |c| Self { image, rows: *r, cols: *c }))
