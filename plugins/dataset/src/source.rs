@@ -88,6 +88,9 @@ impl Source {
 
     /// The rows that have an image, with it.
     pub fn with_image(&self) -> Vec<(u32, PathBuf)> {
+        if !self.has_images {
+            return Vec::new();
+        }
         let of = |r: &u32| Some((*r, self.images.of(self.table.id(*r as usize))?.to_path_buf()));
         self.rows.iter().filter_map(of).collect()
     }

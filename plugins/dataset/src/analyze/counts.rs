@@ -208,9 +208,9 @@ fn pair_counts(rows: &[u32], first: (&Column, &[u32]), second: (&Column, &[u32])
     };
     let (down, across) = (places(first), places(second));
     let mut flat = vec![0; first.1.len() * second.1.len()];
+    let (firsts, seconds) = (first.0.codes(), second.0.codes());
     for r in rows {
-        let code = |column: &Column| column.codes()[*r as usize] as usize;
-        let (r, c) = (down[code(first.0)], across[code(second.0)]);
+        let (r, c) = (down[firsts[*r as usize] as usize], across[seconds[*r as usize] as usize]);
         if r != usize::MAX && c != usize::MAX {
             flat[r * second.1.len() + c] += 1;
         }

@@ -1,8 +1,9 @@
 //! One CSV file with a header.
 
-use super::cells::{Records, parts};
-use super::table::{Column, ColumnBuilder, Table};
-use super::texts::{Dictionary, Texts};
+use super::cells::{Cells, Records, parts};
+use super::pieces::Pieces;
+use super::table::{Column, ColumnBuilder, Table, trimmed};
+use super::texts::Dictionary;
 use super::{html, text};
 use crate::definition::is_plain_name;
 use crate::issue::{Issue, IssueKind};
@@ -11,6 +12,7 @@ use atelier_sdk::{Error, ErrorKind, Result};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Largest file that is read.
 const MAX_FILE: u64 = 2 << 30;
@@ -21,16 +23,27 @@ const MAX_FILE: u64 = 2 << 30;
 /// The file cannot be read, is empty, or has no such column.
 pub fn read(path: &Path, id: &str, issues: &mut Vec<Issue>) -> Result<Table> {
     let bytes = read_file(path)?;
-    let decoded = text::decode(&bytes);
+    let decoded = text::decode(bytes);
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let other = decoded.other_lines.iter();
     issues.extend(other.map(|n| Issue::new(IssueKind::Encoding, format!("{name}:{n}"), "line is not UTF-8")));
-    let (header, rest, line) = header(path, &decoded.text)?;
+    let source = Arc::new(decoded.text);
+    let (header, rest, line) = header(path, &source)?;
     let id_at = header.iter().position(|h| h == id).ok_or_else(|| no_column(path, id, &header))?;
+    let common = Common { source: &source, header, id_at };
     let least = LEAST.max(rest.len() / (PARTS * rayon::current_num_threads()));
-    let parts =
-        parts(rest, least).into_par_iter().map(|text| Part::read(text, header.len(), id_at)).collect();
-    Ok(joined(parts, (&name, line), header, issues))
+    let parts: Vec<Part> = parts(rest, least).into_par_iter().map(|text| Part::read(text, &common)).collect();
+    Ok(joined(&parts, &common, (&name, line), issues))
+}
+
+/// What the parts of a table have in common.
+struct Common<'t> {
+    /// The text of the file.
+    source: &'t Arc<String>,
+    /// The names of the columns.
+    header: Vec<String>,
+    /// The column of the ids.
+    id_at: usize,
 }
 
 /// Smallest part, in bytes, that is worth a thread.
@@ -40,7 +53,7 @@ const PARTS: usize = 4;
 
 /// The names of the columns, the text of the records, and the line that it begins in.
 fn header<'t>(path: &Path, text: &'t str) -> Result<(Vec<String>, &'t str, usize)> {
-    let (mut records, mut cells) = (Records::of(text), Vec::new());
+    let (mut records, mut cells) = (Records::of(text), Cells::of(text));
     if records.next_into(&mut cells).is_none() {
         return Err(Error::new(ErrorKind::Corrupt, format!("{} has no line", path.display())));
     }
@@ -50,25 +63,30 @@ fn header<'t>(path: &Path, text: &'t str) -> Result<(Vec<String>, &'t str, usize
 
 /// The records of a part of a table; lines are counted from its beginning.
 struct Part {
+    /// That of the ids stays empty.
     columns: Vec<ColumnBuilder>,
-    /// The column of the ids.
-    id_at: usize,
-    /// The lines of the records.
-    lines: Vec<usize>,
+    ids: Pieces,
+    /// The lines of the records: in a file of this size there are no more than fit.
+    lines: Vec<u32>,
     issues: Vec<(IssueKind, usize, String)>,
     /// Line ends.
     length: usize,
 }
 
 impl Part {
-    fn read(text: &str, width: usize, id_at: usize) -> Self {
+    fn read(text: &str, common: &Common<'_>) -> Self {
         // As many as there would be if all were as long as the first.
         let rows = text.len() / text.find('\n').unwrap_or(text.len()).max(1) + 1;
-        let column = |i| if i == id_at { ColumnBuilder::of_each(rows) } else { ColumnBuilder::of(rows) };
-        let columns = (0..width).map(column).collect();
-        let mut part =
-            Self { columns, id_at, lines: Vec::with_capacity(rows), issues: Vec::new(), length: 0 };
-        let (mut records, mut cells, mut from) = (Records::of(text), Vec::with_capacity(width), 0);
+        let memory = |i| if i == common.id_at { 0 } else { rows };
+        let column = |i| ColumnBuilder::of(memory(i), common.source);
+        let mut part = Self {
+            columns: (0..common.header.len()).map(column).collect(),
+            ids: Pieces::of(common.source, rows),
+            lines: Vec::with_capacity(rows),
+            issues: Vec::new(),
+            length: 0,
+        };
+        let (mut records, mut cells, mut from) = (Records::of(text), Cells::of(text), 0);
         while let Some(line) = records.next_into(&mut cells) {
             if records.unclosed() {
                 let below = text[from..].trim_start().lines().count().saturating_sub(1);
@@ -78,33 +96,30 @@ impl Part {
                 part.issues.push((IssueKind::BadRecord, line, why));
                 break;
             }
-            part.add(&text[from..records.at()], &cells, line);
+            part.add(&cells, common.id_at, line, records.is_odd());
             from = records.at();
         }
         part.length = records.line();
         part
     }
 
-    fn add(&mut self, raw: &str, cells: &[Cow<'_, str>], line: usize) {
-        let id = cells.get(self.id_at).map_or("", |id| id.trim());
+    /// Adds a record. One that is not odd has neither formulas nor markup, nor anything else to clean up.
+    fn add(&mut self, cells: &Cells<'_>, id_at: usize, line: usize, is_odd: bool) {
+        let id = trimmed(cells.get(id_at));
         if let Some((kind, why)) = refusal(cells.len(), id, self.columns.len()) {
             return self.issues.push((kind, line, why));
         }
-        // Looked at as a whole first: nearly every record is plain.
-        // Without an early end, which lets the compiler look at many bytes at once.
-        let marked = raw.bytes().fold(0, |found, b| found | u8::from(b == b'<') | u8::from(b == b'&'));
-        if marked != 0 || cells.iter().any(|c| is_formula(c)) {
+        if is_odd {
             cells.iter().for_each(|cell| self.look(line, id, cell));
         }
-        for (column, cell) in self.columns.iter_mut().zip(cells) {
-            column.push_cleaned(cell, html::clean);
+        let clean = |text| if is_odd { html::clean(text) } else { Cow::Borrowed(text) };
+        for (i, column) in self.columns.iter_mut().enumerate() {
+            if i != id_at && !column.push_recent(cells.short(i)) {
+                column.push_cleaned(cells.get(i), clean);
+            }
         }
-        self.lines.push(line);
-    }
-
-    /// The ids of the records.
-    fn ids(&self) -> impl Iterator<Item = &str> {
-        self.columns[self.id_at].each().into_iter().flat_map(Texts::iter)
+        self.ids.push(id);
+        self.lines.push(line as u32);
     }
 
     /// Notes what does not keep a record out.
@@ -130,38 +145,44 @@ fn refusal(cells: usize, id: &str, width: usize) -> Option<(IssueKind, String)> 
 
 /// One table of all parts, without the records whose id came before. `at` is the file's name, and the line that the
 /// first part begins in.
-fn joined(parts: Vec<Part>, at: (&str, usize), header: Vec<String>, issues: &mut Vec<Issue>) -> Table {
+fn joined(parts: &[Part], common: &Common<'_>, at: (&str, usize), issues: &mut Vec<Issue>) -> Table {
     let (name, mut first) = at;
-    let kept = firsts(&parts);
+    let kept = firsts(parts);
     for (part, kept) in parts.iter().zip(&kept) {
         let mut issue =
             |kind, line, why| issues.push(Issue::new(kind, format!("{name}:{}", first + line), why));
-        for (i, id) in part.ids().enumerate().filter(|(i, _)| !kept[*i]) {
-            let why = format!("id {id} came before; the first record counts");
-            issue(IssueKind::DuplicateId, part.lines[i], why);
+        for i in kept.iter().flat_map(|kept| (0..kept.len()).filter(|i| !kept[*i])) {
+            let why = format!("id {} came before; the first record counts", part.ids.get(i));
+            issue(IssueKind::DuplicateId, part.lines[i] as usize, why);
         }
         part.issues.iter().for_each(|(kind, line, why)| issue(*kind, *line, why.clone()));
         first += part.length;
     }
+    let of_parts = || parts.iter().zip(kept.iter().map(Option::as_deref));
+    let mut ids = Pieces::of(common.source, parts.iter().map(|part| part.ids.len()).sum());
+    of_parts().for_each(|(part, kept)| ids.append(&part.ids, kept));
+    let ids = Arc::new(ids);
     let join = |(i, name): (usize, &String)| {
-        let of_part = parts.iter().zip(&kept).map(|(p, kept)| (&p.columns[i], kept.as_slice()));
-        ColumnBuilder::joined(name, &of_part.collect::<Vec<_>>())
+        if i == common.id_at {
+            return Column::of_each(name, ids.clone());
+        }
+        let of_column = of_parts().map(|(part, kept)| (&part.columns[i], kept));
+        ColumnBuilder::joined(name, &of_column.collect::<Vec<_>>())
     };
     let columns: Vec<Column> =
-        header.par_iter().enumerate().filter(|(_, name)| !name.is_empty()).map(join).collect();
-    let ids = parts.iter().zip(&kept).flat_map(|(part, kept)| part.ids().zip(kept));
-    Table::new(ids.filter(|(_, kept)| **kept).map(|(id, _)| id).collect(), columns)
+        common.header.par_iter().enumerate().filter(|(_, name)| !name.is_empty()).map(join).collect();
+    Table::of(ids, columns)
 }
 
-/// Of each part's records: whether its id is the first of its kind.
-fn firsts(parts: &[Part]) -> Vec<Vec<bool>> {
-    let ids = || parts.iter().flat_map(Part::ids);
+/// Of each part's records: whether its id is the first of its kind; nothing if all are.
+fn firsts(parts: &[Part]) -> Vec<Option<Vec<bool>>> {
+    let ids = || parts.iter().flat_map(|part| part.ids.iter());
     // In most tables they ascend, and are all different then.
     if ids().is_sorted_by(|a, b| (a.len(), a) < (b.len(), b)) {
-        return parts.iter().map(|part| vec![true; part.lines.len()]).collect();
+        return parts.iter().map(|_| None).collect();
     }
     let mut known = Dictionary::of(ids().count());
-    parts.iter().map(|part| part.ids().map(|id| known.add(id).1).collect()).collect()
+    parts.iter().map(|part| Some(part.ids.iter().map(|id| known.add(id).1).collect())).collect()
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>> {

@@ -168,7 +168,7 @@ fn read_style(file: &Path) -> Result<Style, Issue> {
         return Err(bad(format!("the file has {length} bytes; at most {MAX_FILE} are read")));
     }
     let bytes = std::fs::read(file).map_err(|e| bad(e.to_string()))?;
-    let decoded = text::decode(&bytes);
+    let decoded = text::decode(bytes);
     let document: Document = serde_json::from_str(&decoded.text).map_err(|e| {
         let cut = if e.is_eof() { "the file is cut off: " } else { "" };
         bad(format!("{cut}{e}"))

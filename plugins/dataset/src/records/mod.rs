@@ -5,6 +5,7 @@ pub mod csv;
 pub mod derive;
 pub mod html;
 pub mod json;
+mod pieces;
 mod short;
 pub mod table;
 pub mod text;

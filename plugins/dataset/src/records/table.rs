@@ -1,10 +1,11 @@
 //! A table of text by columns: each value is stored once, rows are numbers.
 
+use super::pieces::Pieces;
 use super::short::{Recent, Short};
 use super::texts::{Dictionary, Texts};
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// The code of "no value".
 pub const MISSING: u32 = 0;
@@ -15,7 +16,7 @@ pub struct Column {
     /// The field's name.
     pub name: String,
     /// The text of each row, where most rows have one of their own: codes are then made when they are asked for.
-    each: Option<Texts>,
+    each: Option<Arc<Pieces>>,
     coded: OnceLock<Coded>,
 }
 
@@ -26,11 +27,16 @@ struct Coded {
 }
 
 impl Column {
+    /// A column of texts that do not repeat.
+    pub fn of_each(name: &str, each: Arc<Pieces>) -> Self {
+        Self { name: name.into(), each: Some(each), coded: OnceLock::new() }
+    }
+
     fn coded(&self) -> &Coded {
         self.coded.get_or_init(|| {
             let mut values = Dictionary::default();
             values.add("");
-            let each = self.each.iter().flat_map(Texts::iter);
+            let each = self.each.iter().flat_map(|each| each.iter());
             let codes = each.map(|text| values.add(text).0).collect();
             Coded { codes, values: values.into_texts() }
         })
@@ -49,7 +55,7 @@ impl Column {
     /// The text of a row; empty if it has none.
     pub fn text(&self, row: usize) -> &str {
         match &self.each {
-            Some(each) => each.get(row as u32),
+            Some(each) => each.get(row),
             None => self.values().get(self.codes()[row]),
         }
     }
@@ -70,12 +76,15 @@ const SAMPLE: usize = 512;
 #[derive(Debug)]
 pub struct ColumnBuilder {
     name: String,
+    /// The longer text that most texts are of.
+    source: Arc<String>,
     codes: Vec<u32>,
     values: Dictionary,
     /// Codes of texts that are kept in another form.
     others: HashMap<Box<str>, u32>,
     /// The text of each row, once it shows that they do not repeat: looking each up would take longer than reading it.
-    each: Option<Texts>,
+    each: Option<Pieces>,
+    is_judged: bool,
     recent: Recent,
 }
 
@@ -86,57 +95,59 @@ impl ColumnBuilder {
         values.add("");
         Self {
             name: name.into(),
+            source: Arc::default(),
             codes: Vec::new(),
             values,
             others: HashMap::new(),
             each: None,
+            is_judged: false,
             recent: Recent::default(),
         }
     }
 
-    /// An empty column with memory for so many rows.
-    pub fn of(rows: usize) -> Self {
+    /// An empty column with memory for so many rows, whose texts are of a longer one.
+    pub fn of(rows: usize, source: &Arc<String>) -> Self {
         let mut empty = Self::new("");
+        empty.source = source.clone();
         empty.codes.reserve(rows);
         empty
     }
 
-    /// An empty column of so many rows whose values do not repeat.
-    pub fn of_each(rows: usize) -> Self {
-        let mut each = Texts::default();
-        each.reserve(rows, 8 * rows);
-        Self { each: Some(each), ..Self::new("") }
-    }
-
-    /// The texts of the rows, if their values do not repeat.
-    pub fn each(&self) -> Option<&Texts> {
-        self.each.as_ref()
-    }
-
     /// Adds a row. White space around the text does not count; `NA` and the like are no value.
     pub fn push(&mut self, text: &str) {
-        self.push_cleaned(text, Cow::Borrowed);
+        if !self.push_recent(Short::of(text)) {
+            self.push_cleaned(text, Cow::Borrowed);
+        }
+    }
+
+    /// Adds a row whose text was seen lately; gives whether it was.
+    pub fn push_recent(&mut self, text: Option<Short>) -> bool {
+        let Some(code) = text.and_then(|text| self.recent.code(text)) else { return false };
+        self.codes.push(code);
+        true
     }
 
     /// Adds a row whose text is kept as `clean` makes it, which is asked once for each text that repeats.
     pub fn push_cleaned<'a>(&mut self, text: &'a str, clean: impl FnOnce(&'a str) -> Cow<'a, str>) {
+        if !self.is_judged && self.codes.len() >= SAMPLE {
+            self.judge();
+        }
         if let Some(each) = &mut self.each {
             return each.push(kept(&clean(text)));
         }
-        let short = Short::of(text);
-        let code = match short.and_then(|short| self.recent.code(short)) {
-            Some(code) => code,
-            None => {
-                let code = self.values.find(text).unwrap_or_else(|| self.learn(text, clean));
-                short.into_iter().for_each(|short| self.recent.keep(short, code));
-                code
-            }
-        };
+        let code = self.values.find(text).unwrap_or_else(|| self.learn(text, clean));
+        Short::of(text).into_iter().for_each(|short| self.recent.keep(short, code));
         self.codes.push(code);
-        if self.codes.len() == SAMPLE && self.values.texts().len() > SAMPLE / 2 {
-            let mut each: Texts = self.rows().collect();
-            each.reserve(self.codes.capacity(), 0);
+    }
+
+    /// Keeps the texts themselves from here on, if most were new so far.
+    fn judge(&mut self) {
+        self.is_judged = true;
+        if self.values.texts().len() > self.codes.len() / 2 {
+            let mut each = Pieces::of(&self.source, self.codes.capacity());
+            self.rows().for_each(|text| each.push(text));
             self.each = Some(each);
+            self.recent = Recent::default();
         }
     }
 
@@ -160,16 +171,21 @@ impl ColumnBuilder {
     }
 
     /// One column of several, without the rows that are not kept.
-    pub fn joined(name: &str, parts: &[(&Self, &[bool])]) -> Column {
+    pub fn joined(name: &str, parts: &[(&Self, Option<&[bool]>)]) -> Column {
         if parts.iter().any(|(part, _)| part.each.is_some()) {
-            return Column { name: name.into(), each: Some(joined_texts(parts)), coded: OnceLock::new() };
+            return Column::of_each(name, Arc::new(joined_texts(parts)));
         }
         let mut all = Self::new(name);
+        all.codes.reserve(parts.iter().map(|(part, _)| part.codes.len()).sum());
         for (part, kept) in parts {
-            all.codes.reserve(kept.len());
             let codes: Vec<u32> = part.values.texts().iter().map(|v| all.values.add(v).0).collect();
-            let rows = part.codes.iter().zip(*kept).filter(|(_, kept)| **kept);
-            all.codes.extend(rows.map(|(code, _)| codes[*code as usize]));
+            let rows = part.codes.iter().map(|code| codes[*code as usize]);
+            match kept {
+                None => all.codes.extend(rows),
+                Some(kept) => {
+                    all.codes.extend(rows.zip(*kept).filter(|(_, kept)| **kept).map(|(code, _)| code))
+                }
+            }
         }
         let rows = all.codes.len();
         all.finish(rows)
@@ -183,7 +199,7 @@ impl ColumnBuilder {
             Some(_) => OnceLock::new(),
             None => OnceLock::from(Coded { codes, values: values.into_texts() }),
         };
-        Column { name, each, coded }
+        Column { name, each: each.map(Arc::new), coded }
     }
 
     /// Rows without value up to `rows`.
@@ -201,15 +217,14 @@ impl ColumnBuilder {
     }
 }
 
-fn joined_texts(parts: &[(&ColumnBuilder, &[bool])]) -> Texts {
-    let mut all = Texts::default();
-    let bytes = parts.iter().filter_map(|(part, _)| part.each.as_ref()).map(Texts::bytes).sum();
-    all.reserve(parts.iter().map(|(_, kept)| kept.len()).sum(), bytes);
+fn joined_texts(parts: &[(&ColumnBuilder, Option<&[bool]>)]) -> Pieces {
+    let source = parts.iter().map(|(part, _)| &part.source).next();
+    let rows = parts.iter().map(|(part, _)| part.each.as_ref().map_or(part.codes.len(), Pieces::len)).sum();
+    let mut all = source.map_or_else(Pieces::default, |source| Pieces::of(source, rows));
     for (part, kept) in parts {
         match &part.each {
-            Some(each) if kept.iter().all(|kept| *kept) => all.append(each),
-            Some(each) => each.iter().zip(*kept).filter(|t| *t.1).for_each(|t| all.push(t.0)),
-            None => part.rows().zip(*kept).filter(|t| *t.1).for_each(|t| all.push(t.0)),
+            Some(each) => all.append(each, *kept),
+            None => all.append(&part.rows().collect(), *kept),
         }
     }
     all
@@ -217,11 +232,16 @@ fn joined_texts(parts: &[(&ColumnBuilder, &[bool])]) -> Texts {
 
 /// What is kept of a text: nothing of one that says that there is no value.
 fn kept(text: &str) -> &str {
-    let ends = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_graphic());
-    // Nearly every text: without a look at what else counts as white space.
-    let is_trimmed = ends(text.as_bytes().first()) && ends(text.as_bytes().last());
-    let text = if is_trimmed { text } else { text.trim() };
+    let text = trimmed(text);
     if is_missing(text) { "" } else { text }
+}
+
+/// A text without white space at its ends: nearly every one is so, and seen to be without a look at what else counts as
+/// white space.
+pub fn trimmed(text: &str) -> &str {
+    let is_plain = |b: Option<&u8>| b.is_some_and(u8::is_ascii_graphic);
+    let is_trimmed = is_plain(text.as_bytes().first()) && is_plain(text.as_bytes().last());
+    if is_trimmed { text } else { text.trim() }
 }
 
 fn is_missing(text: &str) -> bool {
@@ -237,12 +257,17 @@ fn is_missing(text: &str) -> bool {
 pub struct Table {
     columns: Vec<Column>,
     by_name: HashMap<String, usize>,
-    ids: Texts,
+    ids: Arc<Pieces>,
 }
 
 impl Table {
     /// A table of records named by `ids`.
-    pub fn new(ids: Texts, columns: Vec<Column>) -> Self {
+    pub fn new(ids: Pieces, columns: Vec<Column>) -> Self {
+        Self::of(Arc::new(ids), columns)
+    }
+
+    /// A table of records named by `ids`, which a column may hold as well.
+    pub fn of(ids: Arc<Pieces>, columns: Vec<Column>) -> Self {
         let by_name = columns.iter().enumerate().map(|(i, c)| (c.name.clone(), i)).collect();
         Self { columns, by_name, ids }
     }
@@ -254,7 +279,7 @@ impl Table {
 
     /// The name of a record: a plain name, unlike any other's.
     pub fn id(&self, row: usize) -> &str {
-        self.ids.get(row as u32)
+        self.ids.get(row)
     }
 
     /// A column.
@@ -311,7 +336,7 @@ mod tests {
         let parts = [build(0..1500), build(1500..1600), build(1600..4000)];
         assert!(parts[0].each.is_some() && parts[1].each.is_none());
         let of_rows = [0..1500, 1500..1600, 1600..4000].map(|r| r.map(kept).collect::<Vec<bool>>());
-        let pairs: Vec<_> = parts.iter().zip(of_rows.iter().map(Vec::as_slice)).collect();
+        let pairs: Vec<_> = parts.iter().zip(of_rows.iter().map(|kept| Some(kept.as_slice()))).collect();
         let column = ColumnBuilder::joined("c", &pairs);
         let wanted: Vec<String> = (0..4000).filter(|i| kept(*i)).map(|i| kept_text(&text(i))).collect();
         let found: Vec<&str> = (0..wanted.len()).map(|r| column.text(r)).collect();

@@ -1,8 +1,6 @@
 //! Bytes to text, whatever wrote them: UTF-8 with or without a mark, else Windows-1252 (which holds Latin-1) line
 //! by line, since exports of several years end up in one file.
 
-use std::borrow::Cow;
-
 /// What the bytes 0x80 to 0x9f mean in Windows-1252; those without meaning are the control codes of Latin-1.
 const HIGH: [char; 32] = [
     '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}',
@@ -11,26 +9,28 @@ const HIGH: [char; 32] = [
 
 /// A text, and the lines (from 1) that were not UTF-8.
 #[derive(Debug)]
-pub struct Decoded<'a> {
+pub struct Decoded {
     /// The text, without a byte order mark.
-    pub text: Cow<'a, str>,
+    pub text: String,
     /// Lines read as Windows-1252.
     pub other_lines: Vec<usize>,
 }
 
 /// Decodes a file. UTF-16 counts if a byte order mark says so.
-pub fn decode(bytes: &[u8]) -> Decoded<'_> {
-    if let Some(text) = utf16(bytes) {
-        return Decoded { text: text.into(), other_lines: Vec::new() };
+pub fn decode(mut bytes: Vec<u8>) -> Decoded {
+    if let Some(text) = utf16(&bytes) {
+        return Decoded { text, other_lines: Vec::new() };
     }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Decoded { text: text.into(), other_lines: Vec::new() },
-        Err(_) => by_lines(bytes),
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        bytes.drain(..3);
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Decoded { text, other_lines: Vec::new() },
+        Err(e) => by_lines(e.as_bytes()),
     }
 }
 
-fn by_lines(bytes: &[u8]) -> Decoded<'static> {
+fn by_lines(bytes: &[u8]) -> Decoded {
     let mut text = String::with_capacity(bytes.len() + bytes.len() / 16);
     let mut other_lines = Vec::new();
     for (i, line) in bytes.split_inclusive(|b| *b == b'\n').enumerate() {
@@ -42,7 +42,7 @@ fn by_lines(bytes: &[u8]) -> Decoded<'static> {
             }
         }
     }
-    Decoded { text: text.into(), other_lines }
+    Decoded { text, other_lines }
 }
 
 fn windows_1252(byte: u8) -> char {
@@ -68,15 +68,15 @@ mod tests {
 
     #[test]
     fn a_mark_is_not_text() {
-        assert_eq!(decode(b"\xef\xbb\xbfid,a").text, "id,a");
-        assert_eq!(decode(b"\xff\xfeA\0\xe9\0").text, "Aé");
+        assert_eq!(decode(b"\xef\xbb\xbfid,a".into()).text, "id,a");
+        assert_eq!(decode(b"\xff\xfeA\0\xe9\0".into()).text, "Aé");
     }
 
     #[test]
     fn lines_of_another_encoding_are_read_as_that_and_told() {
-        let d = decode(b"caf\xc3\xa9\ncaf\xe9 \x80\x93\nplain\n");
+        let d = decode(b"caf\xc3\xa9\ncaf\xe9 \x80\x93\nplain\n".into());
         assert_eq!(d.text, "café\ncafé €“\nplain\n");
         assert_eq!(d.other_lines, [2]);
-        assert_eq!(decode("café".as_bytes()).other_lines, [0usize; 0]);
+        assert_eq!(decode("café".into()).other_lines, [0usize; 0]);
     }
 }

@@ -38,11 +38,6 @@ impl Texts {
         (0..self.len() as u32).map(|i| self.get(i))
     }
 
-    /// Bytes of all.
-    pub fn bytes(&self) -> usize {
-        self.all.len()
-    }
-
     /// Takes memory for more of them, of so many bytes in all.
     pub fn reserve(&mut self, texts: usize, bytes: usize) {
         self.ends.reserve(texts);
@@ -60,14 +55,6 @@ impl Texts {
         let before = self.all.len();
         self.all.push_str(&other.all);
         self.ends.extend(other.ends.iter().map(|end| before + end));
-    }
-}
-
-impl<S: AsRef<str>> FromIterator<S> for Texts {
-    fn from_iter<I: IntoIterator<Item = S>>(texts: I) -> Self {
-        let mut all = Self::default();
-        texts.into_iter().for_each(|t| all.push(t.as_ref()));
-        all
     }
 }
 
