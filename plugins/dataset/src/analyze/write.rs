@@ -5,17 +5,17 @@ use super::drawings::{self, Figure};
 use super::{Analysis, pictures, text};
 use crate::figures::{raster, svg};
 use crate::images::find::shown;
-use crate::images::png_file;
 use crate::issue::{self, Issue};
 use crate::records::csv::defused;
 use atelier_sdk::files::{cannot_write, write_atomic};
-use atelier_sdk::{Result, ResultExt};
+use atelier_sdk::{Error, Result, ResultExt};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Sender;
 
 /// Pixels of a figure's point.
 const SCALE: f32 = 2.0;
@@ -32,26 +32,52 @@ th,td{padding:.25em .8em;border-bottom:1px solid #dee2e6;text-align:left;vertica
 pub fn write(a: &Analysis, out: &Path, seed: u64) -> Result<Vec<String>> {
     let folder = out.join("figures");
     std::fs::create_dir_all(&folder).map_err(|e| cannot_write(&folder, e))?;
-    let mut figures = drawings::charts(a);
-    figures.extend(pictures::grids(a, seed)?);
-    let drawn: Vec<Result<(String, Vec<u8>)>> = figures.par_iter().map(|f| draw(f, &folder)).collect();
-    let drawn: BTreeMap<String, Vec<u8>> = drawn.into_iter().collect::<Result<_>>()?;
-    let names: Vec<String> = figures.into_iter().map(|f| f.name).collect();
-    let document = text::report(a, &names);
-    write_atomic(&out.join("report.md"), document.markdown().as_bytes())?;
-    write_atomic(&out.join("report.txt"), document.plain().as_bytes())?;
-    write_atomic(&out.join("report.html"), html(a, &document, &drawn).as_bytes())?;
-    let value = serde_json::to_vec_pretty(&value(a, &names)).internal("a report that is no JSON")?;
-    write_atomic(&out.join("report.json"), &value)?;
-    write_atomic(&out.join("issues.csv"), &issues_csv(&a.source.issues)?)?;
-    Ok(names)
+    written_meanwhile(|files| {
+        let mut figures = drawings::charts(a);
+        figures.extend(pictures::grids(a, seed)?);
+        let drawn = figures.par_iter().map(|f| draw(f, &folder, files)).collect::<Result<_>>()?;
+        let names: Vec<String> = figures.into_iter().map(|f| f.name).collect();
+        let document = text::report(a, &names);
+        let report = |ending: &str| out.join(format!("report.{ending}"));
+        files.add(report("html"), html(a, &document, &drawn).into());
+        files.add(report("md"), document.markdown().into());
+        files.add(report("txt"), document.plain().into());
+        let value = serde_json::to_vec_pretty(&value(a, &names)).internal("a report that is no JSON")?;
+        files.add(report("json"), value);
+        files.add(out.join("issues.csv"), issues_csv(&a.source.issues)?);
+        Ok(names)
+    })
 }
 
-fn draw(figure: &Figure, folder: &Path) -> Result<(String, Vec<u8>)> {
-    let svg = svg::write(&figure.drawing)?;
-    write_atomic(&folder.join(format!("{}.svg", figure.name)), svg.as_bytes())?;
-    let png = png_file::encode_drawing(&raster::draw(&figure.drawing, SCALE)?)?;
-    write_atomic(&folder.join(format!("{}.png", figure.name)), &png)?;
+/// Files that are to be written.
+struct Files(Sender<(PathBuf, Vec<u8>)>);
+
+impl Files {
+    fn add(&self, path: PathBuf, content: Vec<u8>) {
+        // Nobody takes them any more after one could not be written, which is the error then.
+        let _ = self.0.send((path, content));
+    }
+}
+
+/// Writes the files that `work` adds while it works: each is made sure of on the disk, and waiting for that takes no
+/// processor.
+fn written_meanwhile<T>(work: impl FnOnce(&Files) -> Result<T>) -> Result<T> {
+    let (files, to_write) = std::sync::mpsc::channel::<(PathBuf, Vec<u8>)>();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(move || {
+            to_write.into_iter().try_for_each(|(path, content)| write_atomic(&path, &content))
+        });
+        let done = work(&Files(files));
+        let written = writer.join().unwrap_or_else(|_| Err(Error::internal("a writer of files panicked")));
+        written.and(done)
+    })
+}
+
+fn draw(figure: &Figure, folder: &Path, files: &Files) -> Result<(String, Vec<u8>)> {
+    let file = |ending: &str| folder.join(format!("{}.{ending}", figure.name));
+    files.add(file("svg"), svg::write(&figure.drawing)?.into());
+    let png = raster::png(&figure.drawing, SCALE)?;
+    files.add(file("png"), png.clone());
     Ok((figure.name.clone(), png))
 }
 

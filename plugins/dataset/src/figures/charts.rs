@@ -212,7 +212,7 @@ pub fn heat_map(title: &str, note: &str, rows: &[Bar], columns: &[String], count
         }
         let sum = counts[r].iter().sum::<usize>().max(1);
         for (c, n) in counts[r].iter().take(shown).enumerate() {
-            let share = *n as f32 / sum as f32;
+            let share = in_tones(*n as f32 / sum as f32);
             let fill = shade(share);
             d.rect(left + cell * c as f32 + 1.0, y + 1.0, cell - 2.0, row_height - 2.0, fill);
             let ink = if share > DARK {
@@ -227,6 +227,14 @@ pub fn heat_map(title: &str, note: &str, rows: &[Bar], columns: &[String], count
         }
     }
     d
+}
+
+/// Tones of a heat map, less the first: about as many as an eye tells apart, and few enough for a small file.
+const TONES: f32 = 10.0;
+
+/// The share whose tone stands for a share.
+fn in_tones(share: f32) -> f32 {
+    ((share.sqrt() * TONES).round() / TONES).powi(2)
 }
 
 /// From paper to deep blue.
@@ -267,6 +275,16 @@ mod tests {
         );
         assert_eq!((percent(1, 2846), percent(2, 2846)), ("<0.1 %".into(), "0.1 %".into()));
         assert_eq!([nice_step(10.0, 5.0), nice_step(7.0, 5.0), nice_step(130.0, 8.0)], [2.0, 2.0, 20.0]);
+    }
+
+    #[test]
+    fn tones_keep_their_order_and_their_ends() {
+        let tones: Vec<f32> = (0..=1000).map(|i| in_tones(i as f32 / 1000.0)).collect();
+        assert_eq!((tones[0], tones[1000]), (0.0, 1.0));
+        assert!(tones.is_sorted());
+        let mut shades: Vec<Colour> = tones.into_iter().map(shade).collect();
+        shades.dedup();
+        assert_eq!(shades.len(), 11);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Figures: a list of shapes, written as SVG or drawn as PNG.
 
+pub mod canvas;
 pub mod charts;
 pub mod colours;
 pub mod font;

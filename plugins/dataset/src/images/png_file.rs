@@ -2,6 +2,7 @@
 //! continued where it stopped.
 
 use super::Rgb;
+use crate::figures::canvas::Indexed;
 use atelier_sdk::{Result, ResultExt};
 use std::fs::File;
 use std::io::BufReader;
@@ -15,7 +16,10 @@ const KEY: &str = "atelier-key";
 /// # Errors
 /// Those of the encoder: none for an image in memory.
 pub fn encode(image: &Rgb, key: Option<&str>) -> Result<Vec<u8>> {
-    encode_filtered(image, key, png::Filter::Adaptive)
+    encoded((image.width, image.height), &image.data, png::Filter::Adaptive, |encoder| match key {
+        Some(key) => encoder.add_text_chunk(KEY.into(), key.into()),
+        None => Ok(()),
+    })
 }
 
 /// A PNG of a drawing: most of its rows are the same as the one above.
@@ -23,23 +27,41 @@ pub fn encode(image: &Rgb, key: Option<&str>) -> Result<Vec<u8>> {
 /// # Errors
 /// Those of [`encode`].
 pub fn encode_drawing(image: &Rgb) -> Result<Vec<u8>> {
-    encode_filtered(image, None, png::Filter::Up)
+    encoded((image.width, image.height), &image.data, png::Filter::Up, |_| Ok(()))
 }
 
-fn encode_filtered(image: &Rgb, key: Option<&str>, filter: png::Filter) -> Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(image.data.len() / 2);
-    let mut encoder = png::Encoder::new(&mut out, image.width, image.height);
+/// The same of a drawing of few colours.
+///
+/// # Errors
+/// Those of [`encode`].
+pub fn encode_indexed(image: &Indexed) -> Result<Vec<u8>> {
+    encoded((image.width, image.height), &image.pixels, png::Filter::Up, |encoder| {
+        encoder.set_color(png::ColorType::Indexed);
+        encoder.set_palette(image.colours.concat());
+        Ok(())
+    })
+}
+
+/// Where a PNG goes to on its way.
+type Encoder<'a> = png::Encoder<'a, &'a mut Vec<u8>>;
+
+fn encoded(
+    (width, height): (u32, u32),
+    pixels: &[u8],
+    filter: png::Filter,
+    more: impl FnOnce(&mut Encoder<'_>) -> Result<(), png::EncodingError>,
+) -> Result<Vec<u8>> {
+    let what = "encoding a PNG";
+    let mut out = Vec::with_capacity(pixels.len() / 2);
+    let mut encoder = png::Encoder::new(&mut out, width, height);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_source_srgb(png::SrgbRenderingIntent::Perceptual);
     encoder.set_compression(png::Compression::Fast);
     encoder.set_filter(filter);
-    let what = "encoding a PNG";
-    if let Some(key) = key {
-        encoder.add_text_chunk(KEY.into(), key.into()).internal(what)?;
-    }
+    more(&mut encoder).internal(what)?;
     let mut writer = encoder.write_header().internal(what)?;
-    writer.write_image_data(&image.data).internal(what)?;
+    writer.write_image_data(pixels).internal(what)?;
     writer.finish().internal(what)?;
     Ok(out)
 }
