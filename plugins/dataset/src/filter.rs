@@ -9,6 +9,7 @@
 
 mod parse;
 
+use crate::records::codes::Codes;
 use crate::records::csv::listed;
 use crate::records::table::{Column, MISSING, Table};
 use atelier_sdk::registry::nearest;
@@ -81,7 +82,7 @@ enum Passes<'a> {
     And(Vec<Passes<'a>>),
     Or(Vec<Passes<'a>>),
     Not(Box<Passes<'a>>),
-    Test(&'a [u32], Vec<bool>),
+    Test(&'a Codes, Vec<bool>),
 }
 
 impl Passes<'_> {
@@ -90,7 +91,7 @@ impl Passes<'_> {
             Self::And(all) => all.iter().all(|p| p.of(row)),
             Self::Or(any) => any.iter().any(|p| p.of(row)),
             Self::Not(p) => !p.of(row),
-            Self::Test(codes, passes) => passes[codes[row] as usize],
+            Self::Test(codes, passes) => passes[codes.get(row) as usize],
         }
     }
 }

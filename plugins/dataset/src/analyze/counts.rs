@@ -210,7 +210,8 @@ fn pair_counts(rows: &[u32], first: (&Column, &[u32]), second: (&Column, &[u32])
     let mut flat = vec![0; first.1.len() * second.1.len()];
     let (firsts, seconds) = (first.0.codes(), second.0.codes());
     for r in rows {
-        let (r, c) = (down[firsts[*r as usize] as usize], across[seconds[*r as usize] as usize]);
+        let row = *r as usize;
+        let (r, c) = (down[firsts.get(row) as usize], across[seconds.get(row) as usize]);
         if r != usize::MAX && c != usize::MAX {
             flat[r * second.1.len() + c] += 1;
         }

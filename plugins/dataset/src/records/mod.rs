@@ -1,6 +1,7 @@
 //! Records: a table of text, from style documents or from one CSV file.
 
 mod cells;
+pub mod codes;
 pub mod csv;
 pub mod derive;
 pub mod html;

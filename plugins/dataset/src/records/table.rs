@@ -1,5 +1,6 @@
 //! A table of text by columns: each value is stored once, rows are numbers.
 
+use super::codes::Codes;
 use super::pieces::Pieces;
 use super::short::{Recent, Short};
 use super::texts::{Dictionary, Texts};
@@ -22,7 +23,7 @@ pub struct Column {
 
 #[derive(Debug, Clone)]
 struct Coded {
-    codes: Vec<u32>,
+    codes: Codes,
     values: Texts,
 }
 
@@ -37,13 +38,14 @@ impl Column {
             let mut values = Dictionary::default();
             values.add("");
             let each = self.each.iter().flat_map(|each| each.iter());
-            let codes = each.map(|text| values.add(text).0).collect();
+            let mut codes = Codes::of(self.each.as_ref().map_or(0, |each| each.len()));
+            each.for_each(|text| codes.push(values.add(text).0));
             Coded { codes, values: values.into_texts() }
         })
     }
 
     /// The codes of the rows.
-    pub fn codes(&self) -> &[u32] {
+    pub fn codes(&self) -> &Codes {
         &self.coded().codes
     }
 
@@ -56,7 +58,7 @@ impl Column {
     pub fn text(&self, row: usize) -> &str {
         match &self.each {
             Some(each) => each.get(row),
-            None => self.values().get(self.codes()[row]),
+            None => self.values().get(self.codes().get(row)),
         }
     }
 
@@ -64,7 +66,7 @@ impl Column {
     pub fn counts(&self, rows: &[u32]) -> Vec<usize> {
         let Coded { codes, values } = self.coded();
         let mut counts = vec![0; values.len()];
-        rows.iter().for_each(|r| counts[codes[*r as usize] as usize] += 1);
+        rows.iter().for_each(|r| counts[codes.get(*r as usize) as usize] += 1);
         counts
     }
 }
@@ -78,7 +80,7 @@ pub struct ColumnBuilder {
     name: String,
     /// The longer text that most texts are of.
     source: Arc<String>,
-    codes: Vec<u32>,
+    codes: Codes,
     values: Dictionary,
     /// Codes of texts that are kept in another form.
     others: HashMap<Box<str>, u32>,
@@ -96,7 +98,7 @@ impl ColumnBuilder {
         Self {
             name: name.into(),
             source: Arc::default(),
-            codes: Vec::new(),
+            codes: Codes::of(0),
             values,
             others: HashMap::new(),
             each: None,
@@ -107,10 +109,7 @@ impl ColumnBuilder {
 
     /// An empty column with memory for so many rows, whose texts are of a longer one.
     pub fn of(rows: usize, source: &Arc<String>) -> Self {
-        let mut empty = Self::new("");
-        empty.source = source.clone();
-        empty.codes.reserve(rows);
-        empty
+        Self { source: source.clone(), codes: Codes::of(rows), ..Self::new("") }
     }
 
     /// Adds a row. White space around the text does not count; `NA` and the like are no value.
@@ -121,6 +120,7 @@ impl ColumnBuilder {
     }
 
     /// Adds a row whose text was seen lately; gives whether it was.
+    #[inline]
     pub fn push_recent(&mut self, text: Option<Short>) -> bool {
         let Some(code) = text.and_then(|text| self.recent.code(text)) else { return false };
         self.codes.push(code);
@@ -167,7 +167,7 @@ impl ColumnBuilder {
 
     /// The texts of the rows that have codes.
     fn rows(&self) -> impl Iterator<Item = &str> {
-        self.codes.iter().map(|code| self.values.texts().get(*code))
+        self.codes.iter().map(|code| self.values.texts().get(code))
     }
 
     /// One column of several, without the rows that are not kept.
@@ -176,14 +176,14 @@ impl ColumnBuilder {
             return Column::of_each(name, Arc::new(joined_texts(parts)));
         }
         let mut all = Self::new(name);
-        all.codes.reserve(parts.iter().map(|(part, _)| part.codes.len()).sum());
+        all.codes = Codes::of(parts.iter().map(|(part, _)| part.codes.len()).sum());
         for (part, kept) in parts {
             let codes: Vec<u32> = part.values.texts().iter().map(|v| all.values.add(v).0).collect();
-            let rows = part.codes.iter().map(|code| codes[*code as usize]);
             match kept {
-                None => all.codes.extend(rows),
+                None => all.codes.append(&part.codes, &codes),
                 Some(kept) => {
-                    all.codes.extend(rows.zip(*kept).filter(|(_, kept)| **kept).map(|(code, _)| code))
+                    let rows = part.codes.iter().zip(*kept).filter(|(_, kept)| **kept);
+                    rows.for_each(|(code, _)| all.codes.push(codes[code as usize]));
                 }
             }
         }
@@ -206,7 +206,7 @@ impl ColumnBuilder {
     fn fill(&mut self, rows: usize) {
         match &mut self.each {
             Some(each) => (each.len()..rows).for_each(|_| each.push("")),
-            None => self.codes.resize(rows, MISSING),
+            None => self.codes.fill(rows, MISSING),
         }
     }
 
@@ -319,7 +319,7 @@ mod tests {
         ["Red", " Red ", "NA", "", "nan", "Navy"].iter().for_each(|t| b.push(t));
         b.push_at(7, "Red");
         let c = b.finish(9);
-        assert_eq!(c.codes(), [1, 1, 0, 0, 0, 2, 0, 1, 0]);
+        assert_eq!(c.codes().iter().collect::<Vec<_>>(), [1, 1, 0, 0, 0, 2, 0, 1, 0]);
         assert_eq!((c.values().len(), c.text(5), c.text(2)), (3, "Navy", ""));
         assert_eq!(c.counts(&[0, 1, 2, 5]), [1, 2, 1]);
     }
@@ -341,7 +341,7 @@ mod tests {
         let wanted: Vec<String> = (0..4000).filter(|i| kept(*i)).map(|i| kept_text(&text(i))).collect();
         let found: Vec<&str> = (0..wanted.len()).map(|r| column.text(r)).collect();
         assert_eq!(found, wanted);
-        let by_code: Vec<&str> = column.codes().iter().map(|c| column.values().get(*c)).collect();
+        let by_code: Vec<&str> = column.codes().iter().map(|c| column.values().get(c)).collect();
         assert_eq!(by_code, wanted);
         let counts = column.counts(&(0..wanted.len() as u32).collect::<Vec<u32>>());
         assert_eq!(counts[MISSING as usize], wanted.iter().filter(|t| t.is_empty()).count());
