@@ -15,6 +15,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::mpsc::Sender;
 
 /// Pixels of a figure's point.
@@ -59,17 +60,28 @@ impl Files {
     }
 }
 
+/// Files that are written at one time: a disk makes sure of several in hardly more time than of one.
+const WRITERS: usize = 8;
+
 /// Writes the files that `work` adds while it works: each is made sure of on the disk, and waiting for that takes no
 /// processor.
 fn written_meanwhile<T>(work: impl FnOnce(&Files) -> Result<T>) -> Result<T> {
     let (files, to_write) = std::sync::mpsc::channel::<(PathBuf, Vec<u8>)>();
+    let to_write = Mutex::new(to_write);
+    let next = || to_write.lock().ok()?.recv().ok();
+    let write = || {
+        while let Some((path, content)) = next() {
+            write_atomic(&path, &content)?;
+        }
+        Ok(())
+    };
     std::thread::scope(|scope| {
-        let writer = scope.spawn(move || {
-            to_write.into_iter().try_for_each(|(path, content)| write_atomic(&path, &content))
-        });
+        let writers: Vec<_> = (0..WRITERS).map(|_| scope.spawn(write)).collect();
         let done = work(&Files(files));
-        let written = writer.join().unwrap_or_else(|_| Err(Error::internal("a writer of files panicked")));
-        written.and(done)
+        let panicked = || Err(Error::internal("a writer of files panicked"));
+        let written = writers.into_iter().map(|writer| writer.join().unwrap_or_else(|_| panicked()));
+        // All are waited for before the first that failed is told.
+        written.fold(Ok(()), Result::and).and(done)
     })
 }
 
