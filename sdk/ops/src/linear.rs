@@ -112,6 +112,17 @@ pub(crate) fn times_transposed(
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = products;
+    times_transposed_elsewhere(y, bias, x, w, (n, k));
+}
+
+/// [`times_transposed`] on processors without the wide registers.
+fn times_transposed_elsewhere(
+    y: &mut [f32],
+    bias: Option<&[f32]>,
+    x: &[f32],
+    w: Stored,
+    (n, k): (usize, usize),
+) {
     if let Some(bias) = bias {
         y.par_chunks_mut(n).for_each(|row| row.copy_from_slice(bias));
     }
@@ -128,6 +139,11 @@ pub(crate) fn times(dx: &mut [f32], g: &[f32], w: Stored, (n, k): (usize, usize)
     if let Some(unit) = Unit::f32() {
         return multiply(unit, dx, Base::Zero, Stored::F32(g), Right::Plain(w), (k, n));
     }
+    times_elsewhere(dx, g, w, (n, k));
+}
+
+/// [`times`] on processors without the wide registers.
+fn times_elsewhere(dx: &mut [f32], g: &[f32], w: Stored, (n, k): (usize, usize)) {
     let m = g.len() / n;
     w.rows(k, |first, rows, w| {
         let (g, w) = (|i: usize| Mat::rows(&g[i * n + first..], n), |j: usize| Mat::rows(&w[j..], k));
@@ -226,6 +242,31 @@ mod tests {
             agrees_with_f64(&inputs, 1e-5, |t| linear(&t[0], &t[1], Some(&t[2])));
             agrees_with_f64(&inputs[..2], 1e-5, |t| linear(&t[0], &t[1], None));
             check(&inputs, |t| linear(&t[0], &t[1], Some(&t[2])));
+        }
+    }
+
+    #[test]
+    fn processors_without_wide_registers_compute_the_same() {
+        let numbers = |seed, count: usize| pseudo_normal(seed, count, 1.0).to_vec1::<f32>().unwrap();
+        for (m, n, k) in [(1, 5, 3), (7, 33, 40), (300, 130, 19), (20, 1100, 1000)] {
+            let (x, g, bias, w) = (numbers(1, m * k), numbers(2, m * n), numbers(3, n), numbers(4, n * k));
+            let halves: Vec<half::f16> = w.iter().map(|v| half::f16::from_f32(*v)).collect();
+            let near = |a: &[f32], b: &[f32], terms: usize| {
+                let most = 1e-6 * (terms as f32 + 10.0) * 4.0;
+                a.iter().zip(b).for_each(|(a, b)| assert!((a - b).abs() <= most, "{a} for {b}, {m} {n} {k}"));
+            };
+            for w in [Stored::F32(&w), Stored::F16(&halves)] {
+                for bias in [None, Some(&*bias)] {
+                    let (mut here, mut elsewhere) = (vec![0f32; m * n], vec![0f32; m * n]);
+                    times_transposed(&mut here, bias, &x, w, (n, k), Products::Exact);
+                    times_transposed_elsewhere(&mut elsewhere, bias, &x, w, (n, k));
+                    near(&here, &elsewhere, k);
+                }
+                let (mut here, mut elsewhere) = (vec![0f32; m * k], vec![0f32; m * k]);
+                times(&mut here, &g, w, (n, k));
+                times_elsewhere(&mut elsewhere, &g, w, (n, k));
+                near(&here, &elsewhere, n);
+            }
         }
     }
 

@@ -307,6 +307,14 @@ mod tests {
     }
 
     #[test]
+    fn an_id_that_reads_as_no_value_is_an_id() {
+        let (table, issues) = read_text(b"id,name\nNA,a\nnan,NA\n");
+        let table = table.unwrap();
+        assert_eq!((table.id(0), table.id(1), issues.len()), ("NA", "nan", 0));
+        assert_eq!((table.text(0, "id"), table.text(1, "id"), table.text(1, "name")), ("NA", "nan", ""));
+    }
+
+    #[test]
     fn a_file_without_the_column_of_ids_is_refused_with_the_columns_it_has() {
         let e = read_text(b"Id,name\n1,a\n").0.unwrap_err();
         assert!(e.message().contains("no column `id`") && e.hints().join(" ").contains("`Id`"), "{e:?}");

@@ -23,9 +23,6 @@ const PACKED: usize = 4 << 20;
 /// Most queries of a job: a tile of keys and values comes to the second cache once for all of them.
 const QUERIES: usize = 256;
 
-/// Channels that scores are summed over at once: a vector of queries has so many in the first cache.
-const DEPTH: usize = 256;
-
 /// Attends from the queries to the keys and values.
 pub(super) fn forward(unit: Unit, d: &Dims, q: &[f32], k: &[f32], v: &[f32]) -> Output {
     let mut out = vec![0f32; q.len()];
@@ -166,7 +163,7 @@ impl Pass<'_> {
     /// Scores of the keys of a tile, the first `seen` at least: (keys, 16) of each vector.
     fn score(&self, group: &Group, tile: &Tile, packed: &[f32], seen: usize, scores: &mut [f32]) {
         let apart = self.tiles.largest() * LANES;
-        for (channel, steps) in even_blocks(self.d.width, DEPTH) {
+        for (channel, steps) in even_blocks(self.d.width, self.unit.depth()) {
             let product = Product {
                 unit: self.unit,
                 vectors: group.vectors(),

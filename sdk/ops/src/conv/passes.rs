@@ -200,3 +200,29 @@ pub(super) fn weight_gradient(g: &Geometry, gy: &[f32], x: &[f32]) -> Vec<f32> {
     });
     dw
 }
+
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
+mod tests {
+    use super::*;
+    use crate::conv::reference::{geometry, numbers};
+    use half::bf16;
+
+    #[test]
+    fn kernels_of_one_pixel_agree_with_unrolled_images() {
+        for (channels, size) in [((2, 33, 38), (17, 18)), ((1, 1, 1), (1, 1)), ((3, 700, 5), (3, 7))] {
+            let g = geometry(channels, size, (1, 1, 0)).unwrap();
+            let (x, bias) = (numbers(1, g.batch * g.ci * g.h * g.w), numbers(2, g.co));
+            let w = numbers(3, g.co * g.ci);
+            let stored: Vec<bf16> = w.iter().map(|v| bf16::from_f32(*v)).collect();
+            for (unit, weight) in
+                Unit::f32().into_iter().flat_map(|u| [(u, Stored::F32(&w)), (u, Stored::BF16(&stored))])
+            {
+                let (one, other) = (pointwise(unit, &g, &x, weight, &bias), unrolled(&g, &x, weight, &bias));
+                for (one, other) in one.iter().zip(other) {
+                    assert!((one - other).abs() <= 4e-6 * (g.ci as f32 + 10.0), "{one} for {other}, {g:?}");
+                }
+            }
+        }
+    }
+}

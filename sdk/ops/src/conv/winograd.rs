@@ -5,7 +5,7 @@
 //! Tiles of the result are computed from as many pixels of the input and two more on each side, which overlap. A tile is
 //! transformed to some numbers (*points*), and so is a kernel; at each point their products are summed over the channels,
 //! and the sums transformed back. An error is within 1e-6 of the magnitudes that the result is a sum of, those of all
-//! numbers under its tile: up to SIDE - 1 pixels farther than its kernel reaches. So far, too, what is not finite spreads.
+//! numbers under its tile: up to one pixel less than a tile's side farther than its kernel reaches. So far, too, what is not finite spreads.
 
 mod form;
 mod four;
@@ -40,13 +40,9 @@ const SUMS: usize = 48 << 10;
 /// Fewer channels than this on either side do not make up for the transforms.
 const FEW_CHANNELS: usize = 32;
 
-/// Fewer tiles than this of an image do not make up for the transform of the kernels: tiles of 2 x 2 pixels, and of 4 x 4.
-/// The number of images does not count: an image's result is not to depend on what is computed beside it.
-const FEW_TILES: [usize; 2] = [64, 128];
-
-/// Tiles of a convolution's result for one image.
-fn tiles(g: &Geometry, side: usize) -> usize {
-    g.oh.div_ceil(side) * g.ow.div_ceil(side)
+/// Whether an image has tiles enough.
+fn suits<F: Form>(g: &Geometry) -> bool {
+    g.oh.div_ceil(F::SIDE) * g.ow.div_ceil(F::SIDE) >= F::FEW
 }
 
 /// y (B, Co, OH, OW) from x (B, Ci, H, W), weight (Co, Ci, 3, 3) and bias (Co), with stride 1. None where products with the
@@ -61,10 +57,10 @@ pub(super) fn forward_if_faster(
     if (g.kh, g.kw, g.stride) != (3, 3, 1) || g.ci.min(g.co) < FEW_CHANNELS {
         return None;
     }
-    if tiles(g, Four::SIDE) >= FEW_TILES[1] {
+    if suits::<Four>(g) {
         return Some(forward::<Four>(unit, g, x, weight, bias));
     }
-    (tiles(g, Two::SIDE) >= FEW_TILES[0]).then(|| forward::<Two>(unit, g, x, weight, bias))
+    suits::<Two>(g).then(|| forward::<Two>(unit, g, x, weight, bias))
 }
 
 fn forward<F: Form + Sync>(unit: Unit, g: &Geometry, x: &[f32], weight: Stored, bias: &[f32]) -> Vec<f32> {

@@ -284,6 +284,14 @@ mod tests {
                 };
                 let plain = run(Right::Plain(Stored::F32(&w)));
                 assert_eq!(plain, run(Right::Transposed(Stored::F32(&transposed))), "{m} {n} {k} {unit:?}");
+                let halves =
+                    [&w, &transposed].map(|w| w.iter().map(|v| f16::from_f32(*v)).collect::<Vec<_>>());
+                let [plain, transposed] = [&halves[0], &halves[1]].map(|h| Stored::F16(h));
+                assert_eq!(
+                    run(Right::Plain(plain)),
+                    run(Right::Transposed(transposed)),
+                    "{m} {n} {k} {unit:?}"
+                );
             }
         }
     }
