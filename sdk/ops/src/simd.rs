@@ -7,27 +7,30 @@ pub(crate) const LANES: usize = 16;
 
 /// Compiles a function for AVX-512, AVX2+FMA and the baseline, and calls the best the processor has.
 macro_rules! multiversion {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+    (
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident $(<$of:ident: $bound:path>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block
+    ) => {
         $(#[$meta])*
-        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name $(<$of: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            fn body($($arg: $ty),*) $(-> $ret)? $body
+            fn body $(<$of: $bound>)? ($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-                fn wide($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                fn wide $(<$of: $bound>)? ($($arg: $ty),*) $(-> $ret)? { body$(::<$of>)?($($arg),*) }
                 #[target_feature(enable = "avx2,fma")]
-                fn narrow($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                fn narrow $(<$of: $bound>)? ($($arg: $ty),*) $(-> $ret)? { body$(::<$of>)?($($arg),*) }
                 if $crate::simd::has_avx512() {
                     // SAFETY: the features were detected.
-                    return unsafe { wide($($arg),*) };
+                    return unsafe { wide$(::<$of>)?($($arg),*) };
                 }
                 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                     // SAFETY: the features were detected.
-                    return unsafe { narrow($($arg),*) };
+                    return unsafe { narrow$(::<$of>)?($($arg),*) };
                 }
             }
-            body($($arg),*)
+            body$(::<$of>)?($($arg),*)
         }
     };
 }

@@ -11,6 +11,7 @@ mod form;
 mod four;
 mod patch;
 mod tiles;
+mod transform;
 mod two;
 
 use super::Geometry;
@@ -25,14 +26,23 @@ use patch::Patch;
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use tiles::Tiles;
+use transform::{BESIDE, Places};
 use two::Two;
 
-/// Words of transformed kernels at a time.
+/// Tiles of an image from which on its kernels are transformed for all pieces of it before any is computed. Of smaller ones
+/// each job transforms those of its own channels, which then stay in its core's second cache, and computes all pieces.
+const MANY: usize = 128;
+
+/// Words of transformed kernels at a time, of an image of many tiles.
 const KERNELS: usize = 4 << 20;
 
 /// Input channels at a time: at least, where the kernels would be fewer, and at most, so that a job's transformed tiles
 /// stay in the third cache.
 const CHANNELS: (usize, usize) = (16, 320);
+
+/// Output channels of a job, and input channels at a time, of an image of fewer tiles: its transformed kernels and tiles are
+/// about as large as the second cache.
+const FEW_TILES: (usize, usize) = (24, 64);
 
 /// Words of sums that a job has before it transforms them back: they stay in the second cache.
 const SUMS: usize = 48 << 10;
@@ -42,7 +52,7 @@ const FEW_CHANNELS: usize = 32;
 
 /// Whether an image has tiles enough.
 fn suits<F: Form>(g: &Geometry) -> bool {
-    g.oh.div_ceil(F::SIDE) * g.ow.div_ceil(F::SIDE) >= F::FEW
+    tiles::count::<F>(g) >= F::FEW
 }
 
 /// y (B, Co, OH, OW) from x (B, Ci, H, W), weight (Co, Ci, 3, 3) and bias (Co), with stride 1. None where products with the
@@ -65,19 +75,17 @@ pub(super) fn forward_if_faster(
 
 fn forward<F: Form + Sync>(unit: Unit, g: &Geometry, x: &[f32], weight: Stored, bias: &[f32]) -> Vec<f32> {
     let mut y = vec![0f32; g.batch * g.co * g.oh * g.ow];
-    let (memory, tiles, panels) = (Shared::new(&mut y), Tiles::of(g, F::SIDE), Panel::all(unit, g.co));
-    let groups = even_blocks(panels.len(), panels.len().div_ceil(host::wanted_jobs().div_ceil(tiles.len())));
-    let jobs: Vec<_> = tiles.iter().flat_map(|t| groups.iter().map(move |g| (*t, *g))).collect();
-    for (first, count) in even_blocks(g.ci, (KERNELS / (F::POINTS * g.co)).clamp(CHANNELS.0, CHANNELS.1)) {
+    let many = tiles::count::<F>(g) >= MANY;
+    let channels =
+        if many { (KERNELS / (F::POINTS * g.co)).clamp(CHANNELS.0, CHANNELS.1) } else { FEW_TILES.1 };
+    let (memory, tiles, panels) = (Shared::new(&mut y), Tiles::of::<F>(g), Panel::all(unit, g.co));
+    for (first, count) in even_blocks(g.ci, channels) {
         let pass = Pass::<F> { unit, g, x, weight, bias, first, count, form: PhantomData };
-        let words = panels.iter().map(|p| pass.panel_words(p)).sum();
-        scratch(words, |kernels| {
-            pass.transform_kernels(&panels, kernels);
-            jobs.par_iter().for_each(|(tiles, (panel, n))| {
-                // SAFETY: each job has its own pixels and channels of the result.
-                unsafe { pass.job(*tiles, &panels[*panel..panel + n], kernels, memory) };
-            });
-        });
+        if many {
+            pass.by_tiles(&tiles, &panels, memory);
+        } else {
+            pass.by_channels(&tiles, &panels, memory);
+        }
     }
     y
 }
@@ -114,90 +122,156 @@ impl<F: Form + Sync> Pass<'_, F> {
         self.count * panel.rows + LANES
     }
 
-    fn panel_words(&self, panel: &Panel) -> usize {
-        F::POINTS * self.point_words(panel)
+    /// Words of the kernels of some panels.
+    fn words(&self, panels: &[Panel]) -> usize {
+        F::POINTS * panels.iter().map(|p| self.point_words(p)).sum::<usize>()
     }
 
-    /// Where a panel's kernels start.
-    fn start(&self, panel: &Panel) -> usize {
-        F::POINTS * (self.count * panel.first + panel.index * LANES)
+    /// Where a panel's kernels are, of those from the panel `first` on.
+    fn start(&self, first: &Panel, panel: &Panel) -> usize {
+        F::POINTS * (self.count * (panel.first - first.first) + (panel.index - first.index) * LANES)
     }
 
-    /// Every panel's kernels, point by point: (points, channels, rows).
-    fn transform_kernels(&self, panels: &[Panel], out: &mut [f32]) {
-        /// Channels whose kernels stay in the first cache.
-        const PIECE: usize = 32;
-        let (memory, g) = (Shared::new(out), self.g);
-        panels.par_iter().for_each(|panel| {
-            // SAFETY: each panel has its own part.
-            let out = unsafe { memory.slice(self.start(panel), self.panel_words(panel)) };
-            let rows =
-                Rows { data: self.weight, first: panel.first * g.depth(), stride: g.depth(), taps: g.taps() };
-            scratch(PIECE * g.taps() * LANES, |taps| {
-                for (at, n) in blocks(self.count, PIECE) {
-                    let (from, taps) = (self.first + at, &mut taps[..n * g.taps() * LANES]);
-                    pack::panel(self.unit, rows, panel.rows, (from, from + n), taps, LANES);
-                    F::kernels(taps, panel.rows, &mut out[at * panel.rows..], self.point_words(panel));
-                }
+    /// Computes everything: the kernels are transformed for all jobs, each of which has its own tiles.
+    fn by_tiles(&self, tiles: &[Tiles], panels: &[Panel], result: Shared) {
+        let groups =
+            even_blocks(panels.len(), panels.len().div_ceil(host::wanted_jobs().div_ceil(tiles.len())));
+        let jobs: Vec<_> = tiles.iter().flat_map(|t| groups.iter().map(move |g| (*t, *g))).collect();
+        scratch(self.words(panels), |kernels| {
+            let memory = Shared::new(kernels);
+            panels.par_iter().enumerate().for_each(|(i, panel)| {
+                let (start, words) = (self.start(&panels[0], panel), self.words(&panels[i..=i]));
+                // SAFETY: each panel has its own part.
+                self.transform_kernels(panel, unsafe { memory.slice(start, words) });
+            });
+            let kernels = &*kernels;
+            jobs.par_iter().for_each(|(tiles, (panel, n))| {
+                let group = &panels[*panel..panel + n];
+                let kernels = &kernels[self.start(&panels[0], &group[0])..];
+                scratch(self.tile_words(tiles), |inputs| {
+                    self.transform_tiles(*tiles, inputs);
+                    // SAFETY: each job has its own pixels and channels of the result.
+                    unsafe { self.add(*tiles, group, kernels, inputs, result) };
+                });
             });
         });
     }
 
-    /// Adds to the pixels of some tiles, of the channels of some panels.
-    ///
-    /// # Safety
-    /// Nobody else accesses these elements of the result.
-    unsafe fn job(&self, tiles: Tiles, panels: &[Panel], kernels: &[f32], result: Shared) {
-        let rows = panels.iter().map(|p| p.rows).max().unwrap_or(0);
-        let group = (SUMS / (F::POINTS * tiles.line() * rows)).max(1);
-        let (inputs, sums) =
-            (F::POINTS * self.count * tiles.vectors() * LANES, F::POINTS * group * rows * tiles.line());
-        scratch(inputs + sums, |memory| {
-            let (inputs, sums) = memory.split_at_mut(inputs);
-            self.transform_tiles(tiles, inputs);
-            for panels in panels.chunks(group) {
-                self.multiply(tiles, panels, kernels, inputs, sums);
-                let channels = (panels[0].first, panels.iter().map(|p| p.rows).sum());
-                // SAFETY: the caller's promise.
-                unsafe { self.transform_back(tiles, channels, sums, result) };
+    /// Computes everything: the tiles are transformed for all jobs, each of which has its own output channels.
+    fn by_channels(&self, tiles: &[Tiles], panels: &[Panel], result: Shared) {
+        let mut words = 0;
+        let tiles = tiles.iter().map(|tiles| {
+            let start = words;
+            words += self.tile_words(tiles);
+            (*tiles, start)
+        });
+        let tiles: Vec<_> = tiles.collect();
+        scratch(words, |inputs| {
+            let memory = Shared::new(inputs);
+            tiles.par_iter().for_each(|(tiles, start)| {
+                // SAFETY: each has its own part.
+                self.transform_tiles(*tiles, unsafe { memory.slice(*start, self.tile_words(tiles)) });
+            });
+            let inputs = &*inputs;
+            let jobs = panels.par_chunks((FEW_TILES.0 / panels[0].rows).max(1));
+            jobs.for_each(|panels| {
+                scratch(self.words(panels), |kernels| {
+                    for (i, panel) in panels.iter().enumerate() {
+                        let (start, words) = (self.start(&panels[0], panel), self.words(&panels[i..=i]));
+                        self.transform_kernels(panel, &mut kernels[start..][..words]);
+                    }
+                    for (tiles, start) in &tiles {
+                        // SAFETY: each job has its own channels of the result.
+                        unsafe { self.add(*tiles, panels, kernels, &inputs[*start..], result) };
+                    }
+                });
+            });
+        });
+    }
+
+    /// A panel's kernels, point by point: (points, channels, rows).
+    fn transform_kernels(&self, panel: &Panel, out: &mut [f32]) {
+        /// Channels whose kernels stay in the first cache.
+        const PIECE: usize = 32;
+        let g = self.g;
+        let rows =
+            Rows { data: self.weight, first: panel.first * g.depth(), stride: g.depth(), taps: g.taps() };
+        scratch(PIECE * g.taps() * LANES, |taps| {
+            for (at, n) in blocks(self.count, PIECE) {
+                let (from, taps) = (self.first + at, &mut taps[..n * g.taps() * LANES]);
+                pack::panel(self.unit, rows, panel.rows, (from, from + n), taps, LANES);
+                transform::kernels::<F>(
+                    taps,
+                    panel.rows,
+                    &mut out[at * panel.rows..],
+                    self.point_words(panel),
+                );
             }
         });
     }
 
+    /// Adds to the pixels of some tiles, of the channels of some panels, as many at a time as there is room for their sums.
+    /// `kernels` are the panels'.
+    ///
+    /// # Safety
+    /// Nobody else accesses these elements of the result.
+    unsafe fn add(&self, tiles: Tiles, panels: &[Panel], kernels: &[f32], inputs: &[f32], result: Shared) {
+        let rows = panels.iter().map(|p| p.rows).max().unwrap_or(1);
+        let group = (SUMS / (F::POINTS * tiles.line() * rows)).max(1);
+        // Tiles are transformed back by eights, the last ones' too.
+        scratch(F::POINTS * group * rows * tiles.line() + BESIDE, |sums| {
+            for group in panels.chunks(group) {
+                let kernels = &kernels[self.start(&panels[0], &group[0])..];
+                self.multiply(tiles, group, kernels, inputs, sums);
+                // SAFETY: the caller's promise.
+                unsafe { self.transform_back(tiles, group, sums, result) };
+            }
+        });
+    }
+
+    /// Words of transformed tiles.
+    fn tile_words(&self, tiles: &Tiles) -> usize {
+        F::POINTS * tiles.vectors() * self.pitch()
+    }
+
+    /// Words from a point's vector of tiles to the next one: 16 for each channel, and for one more if their number is even,
+    /// as their addresses then use all of the cache.
+    fn pitch(&self) -> usize {
+        (self.count | 1) * LANES
+    }
+
     /// Every channel's tiles, point by point and vector by vector: (points, vectors, channels, 16).
     fn transform_tiles(&self, tiles: Tiles, out: &mut [f32]) {
-        let (g, vectors) = (self.g, tiles.vectors());
+        let g = self.g;
         let corner = [(tiles.rows.0, g.top), (tiles.cols.0, g.left)];
         let mut patch = Patch::<F>::new(tiles.rows.1, tiles.cols.1);
-        let mut points = vec![0f32; F::POINTS * vectors * LANES];
+        let places = Places { vectors: tiles.vectors(), pitch: self.pitch() };
         for channel in 0..self.count {
-            let plane = tiles.image * g.ci + self.first + channel;
-            patch.read(&self.x[plane * g.h * g.w..][..g.h * g.w], (g.h, g.w), corner);
-            patch.transform(&mut points, vectors * LANES);
-            let out = out.as_chunks_mut::<LANES>().0[channel..].iter_mut().step_by(self.count);
-            for (out, point) in out.zip(points.as_chunks::<LANES>().0) {
-                *out = *point;
+            for image in 0..tiles.images.1 {
+                let plane = (tiles.images.0 + image) * g.ci + self.first + channel;
+                patch.read(&self.x[plane * g.h * g.w..][..g.h * g.w], (g.h, g.w), corner);
+                patch.transform(image * tiles.each(), &mut out[channel * LANES..], places);
             }
         }
     }
 
-    /// Sums over the channels, point by point: (points, output channels of the panels, line).
+    /// Sums over the channels, point by point: (points, output channels of the panels, line). `kernels` are the panels'.
     fn multiply(&self, tiles: Tiles, panels: &[Panel], kernels: &[f32], inputs: &[f32], sums: &mut [f32]) {
         const ZEROS: [f32; LANES] = [0.0; LANES];
-        let (line, vectors, first) = (tiles.line(), tiles.vectors(), panels[0].first);
+        let (line, vectors, first) = (tiles.line(), tiles.vectors(), &panels[0]);
         let channels: usize = panels.iter().map(|p| p.rows).sum();
         assert!(sums.len() >= F::POINTS * channels * line, "{} sums", sums.len());
-        assert!(inputs.len() >= F::POINTS * vectors * self.count * LANES, "{} points of tiles", inputs.len());
+        assert!(inputs.len() >= F::POINTS * vectors * self.pitch(), "{} points of tiles", inputs.len());
         let walk = Walk { planes: self.count, plane: LANES, taps: &[0] };
         for point in 0..F::POINTS {
             for vector in (0..vectors).step_by(self.unit.vectors()) {
                 let count = self.unit.vectors().min(vectors - vector);
                 let both = [vector, vector + count - 1];
-                let b = both.map(|v| inputs[(point * vectors + v) * self.count * LANES..].as_ptr());
+                let b = both.map(|v| inputs[(point * vectors + v) * self.pitch()..].as_ptr());
                 for panel in panels {
                     let words = self.point_words(panel);
-                    let a = kernels[self.start(panel) + point * words..][..words].as_ptr();
-                    let at = (point * channels + panel.first - first) * line;
+                    let a = kernels[self.start(first, panel) + point * words..][..words].as_ptr();
+                    let at = (point * channels + panel.first - first.first) * line;
                     let out = both.map(|v| sums[at + v * LANES..].as_mut_ptr());
                     let tile = Tile { a, b, start: [ZEROS.as_ptr(); 2], start_row: 0, out, out_row: line };
                     // SAFETY: a vector of every channel's inputs at every point, and of sums for each row of the panels,
@@ -208,30 +282,27 @@ impl<F: Form + Sync> Pass<'_, F> {
         }
     }
 
-    /// Adds the pixels of some tiles to `channels` of the result, from `first` on.
+    /// Adds the pixels of some tiles to the channels of some panels of the result.
     ///
     /// # Safety
-    /// As [`Self::job`].
-    unsafe fn transform_back(
-        &self,
-        tiles: Tiles,
-        (first, channels): (usize, usize),
-        sums: &[f32],
-        result: Shared,
-    ) {
+    /// As [`Self::add`].
+    unsafe fn transform_back(&self, tiles: Tiles, panels: &[Panel], sums: &[f32], result: Shared) {
+        let (first, channels) = (panels[0].first, panels.iter().map(|p| p.rows).sum());
         let (g, line, (_, rows), (left, cols)) = (self.g, tiles.line(), tiles.rows, tiles.cols);
-        let mut lines = vec![vec![0f32; F::SIDE * cols]; F::SIDE];
+        let whole = F::SIDE * cols.next_multiple_of(BESIDE);
+        let mut lines = vec![0f32; F::SIDE * whole];
         let width = (F::SIDE * cols).min(g.ow - F::SIDE * left);
         for channel in 0..channels {
             let start = if self.first == 0 { Some(self.bias[first + channel]) } else { None };
-            for tile_row in 0..rows {
+            for (image, tile_row) in (0..tiles.images.1).flat_map(|i| (0..rows).map(move |r| (i, r))) {
+                let plane = (tiles.images.0 + image) * g.co + first + channel;
+                let tile = image * tiles.each() + tile_row * cols;
+                transform::inverse::<F>(&sums[channel * line + tile..], channels * line, &mut lines);
                 let row = F::SIDE * (tiles.rows.0 + tile_row);
-                F::inverse(&sums[channel * line + tile_row * cols..], channels * line, &mut lines);
-                for (y, line) in lines.iter().enumerate().take(g.oh - row) {
-                    let at =
-                        ((tiles.image * g.co + first + channel) * g.oh + row + y) * g.ow + F::SIDE * left;
+                for (y, line) in lines.chunks_exact(whole).enumerate().take(g.oh - row) {
                     // SAFETY: these pixels of this channel belong to this job.
-                    let out = unsafe { result.slice(at, width) };
+                    let out =
+                        unsafe { result.slice((plane * g.oh + row + y) * g.ow + F::SIDE * left, width) };
                     patch::add(out, &line[..width], start);
                 }
             }
@@ -249,8 +320,19 @@ mod tests {
     /// The largest error as part of the magnitudes that an output's tile is made of.
     const TOLERANCE: f64 = 1e-6;
 
-    const SIZES: [(usize, usize); 9] =
-        [(1, 1), (3, 5), (9, 8), (5, 16), (7, 17), (4, 70), (2, 33), (20, 14), (8, 8)];
+    /// The last two have as many tiles as are computed tiles by tiles, of either size.
+    const SIZES: [(usize, usize); 11] =
+        [(1, 1), (3, 5), (9, 8), (5, 16), (7, 17), (4, 70), (2, 33), (20, 14), (8, 8), (17, 35), (5, 258)];
+
+    #[test]
+    fn both_orders_of_computing_are_tested_with_both_sizes_of_tiles() {
+        let many = |count: fn(&Geometry) -> usize| {
+            let geometries = SIZES.into_iter().filter_map(|size| geometry((1, 1, 1), size, (3, 1, 1)));
+            geometries.filter(|g| count(g) >= MANY).count()
+        };
+        assert!((1..SIZES.len()).contains(&many(tiles::count::<Two>)));
+        assert!((1..SIZES.len()).contains(&many(tiles::count::<Four>)));
+    }
 
     type Forward = fn(Unit, &Geometry, &[f32], Stored, &[f32]) -> Vec<f32>;
 
@@ -381,7 +463,7 @@ mod tests {
 
     #[test]
     fn the_bits_depend_neither_on_the_threads_nor_on_the_images_beside() {
-        for size in [(8, 8), (9, 7), (20, 70)] {
+        for size in [(8, 8), (9, 7), (20, 70), (46, 47)] {
             let g = geometry((3, 350, 37), size, (3, 1, 1)).unwrap();
             let (x, bias) = (numbers(1, g.batch * g.ci * g.h * g.w), numbers(3, g.co));
             let w = numbers(2, g.co * g.depth());

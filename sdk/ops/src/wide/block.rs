@@ -15,6 +15,7 @@ struct Piece {
 #[derive(Clone, Debug)]
 pub(crate) struct Vector {
     at: usize,
+    /// None if it is whole.
     pieces: Vec<Piece>,
     /// The first element, if all lanes are neighbours.
     whole: Option<usize>,
@@ -31,11 +32,20 @@ impl Vector {
                 _ => pieces.push(Piece { lane, lanes: 1, element }),
             }
         }
-        let whole = match pieces[..] {
-            [Piece { lanes: LANES, element, .. }] => Some(element),
-            _ => None,
-        };
-        Self { at, pieces, whole }
+        match pieces[..] {
+            [Piece { lanes: LANES, element, .. }] => Self::whole(at, element),
+            _ => Self { at, pieces, whole: None },
+        }
+    }
+
+    /// The vector at word `at`, whose lanes belong to the elements from `element` on.
+    pub(crate) fn whole(at: usize, element: usize) -> Self {
+        Self { at, pieces: Vec::new(), whole: Some(element) }
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = Piece> {
+        let whole = self.whole.map(|element| Piece { lane: 0, lanes: LANES, element });
+        whole.into_iter().chain(self.pieces.iter().copied())
     }
 }
 
@@ -92,7 +102,7 @@ pub(crate) unsafe fn run(panel: &Panel, b: &[f32], walk: Walk, vectors: &[Vector
 /// As [`run`], with the bounds of both sides checked.
 unsafe fn scattered(panel: &Panel, b: [*const f32; 2], walk: Walk, vectors: &[Vector]) {
     let rows = panel.rows;
-    let element = |row: usize, piece: &Piece| panel.out.wrapping_add(row * panel.out_row + piece.element);
+    let element = |row: usize, piece: Piece| panel.out.wrapping_add(row * panel.out_row + piece.element);
     let mut buffer = [[0f32; LANES]; 2 * ROWS];
     for (vector, buffer) in vectors.iter().zip(buffer.chunks_exact_mut(rows)) {
         for (row, buffer) in buffer.iter_mut().enumerate() {
@@ -100,7 +110,7 @@ unsafe fn scattered(panel: &Panel, b: [*const f32; 2], walk: Walk, vectors: &[Ve
                 *buffer = numbers[row];
                 continue;
             }
-            for piece in &vector.pieces {
+            for piece in vector.pieces() {
                 let buffer = &mut buffer[piece.lane..][..piece.lanes];
                 if let Start::Columns(numbers) = panel.start {
                     buffer.copy_from_slice(&numbers[piece.element..][..piece.lanes]);
@@ -120,7 +130,7 @@ unsafe fn scattered(panel: &Panel, b: [*const f32; 2], walk: Walk, vectors: &[Ve
     unsafe { tile::run(panel.unit, rows, vectors.len(), &tile, walk) };
     for (vector, buffer) in vectors.iter().zip(buffer.chunks_exact(rows)) {
         for (row, buffer) in buffer.iter().enumerate() {
-            for piece in &vector.pieces {
+            for piece in vector.pieces() {
                 // SAFETY: the piece's elements exist and are ours.
                 let there = unsafe { std::slice::from_raw_parts_mut(element(row, piece), piece.lanes) };
                 there.copy_from_slice(&buffer[piece.lane..][..piece.lanes]);

@@ -195,9 +195,13 @@ impl Product<'_> {
     ) {
         let vector = |i: usize| {
             let first = column + i * LANES;
+            if first + LANES <= self.n {
+                return Vector::whole(i * LANES, first);
+            }
             Vector::new(i * LANES, |lane| (first + lane < self.n).then_some(first + lane))
         };
-        let vectors: Vec<_> = (0..count.div_ceil(LANES)).map(vector).collect();
+        let both = [vector(0), vector(1)];
+        let vectors = &both[..count.div_ceil(LANES)];
         let walk = Walk { planes: steps, plane: self.columns(), taps: &[0] };
         let (mut at, mut numbers) = (0, [[0f32; LANES]; ROWS]);
         for (row, count) in panels {
@@ -221,7 +225,7 @@ impl Product<'_> {
                 out_row: self.n,
             };
             // SAFETY: the vectors have only elements of this job.
-            unsafe { block::run(&panel, right, walk, &vectors) };
+            unsafe { block::run(&panel, right, walk, vectors) };
             at += count * steps;
         }
     }

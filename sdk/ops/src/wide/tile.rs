@@ -91,6 +91,34 @@ unsafe fn plain<const R: usize, const V: usize>(tile: &Tile, walk: Walk) {
     unsafe { sums::<super::register::PlainBf16, R, V>(tile, walk) }
 }
 
+/// Steps that are taken without a look at how many are left.
+const TOGETHER: usize = 4;
+
+/// Adds the products of one step.
+///
+/// # Safety
+/// `a` has `R` words and each vector of `b` 16, in code compiled for the register's instructions.
+#[inline(always)]
+unsafe fn step<T: Register, const R: usize, const V: usize>(
+    sums: &mut [[T; V]; R],
+    a: *const f32,
+    b: [*const f32; 2],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut vectors = [T::splat(0.0); V];
+        for (vector, b) in vectors.iter_mut().zip(b) {
+            *vector = T::load(b);
+        }
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let a = T::splat(*a.add(r));
+            for (sum, vector) in sums.iter_mut().zip(vectors) {
+                *sum = sum.multiply_add(a, vector);
+            }
+        }
+    }
+}
+
 /// # Safety
 /// As [`run`], in code compiled for the register's instructions.
 #[inline(always)]
@@ -103,20 +131,28 @@ unsafe fn sums<T: Register, const R: usize, const V: usize>(tile: &Tile, walk: W
                 *sum = T::load(tile.start[v].add(r * tile.start_row));
             }
         }
-        let mut a = tile.a;
-        for plane in 0..walk.planes {
-            for tap in walk.taps {
-                let mut b = [T::splat(0.0); V];
-                for (v, b) in b.iter_mut().enumerate() {
-                    *b = T::load(tile.b[v].add(plane * walk.plane + tap));
+        let (mut a, mut b) = (tile.a, tile.b);
+        if walk.taps.len() == 1 {
+            // By far the most products: what a loop costs is shared by some steps.
+            b = b.map(|b| b.wrapping_add(walk.taps[0]));
+            for _ in 0..walk.planes / TOGETHER {
+                for i in 0..TOGETHER {
+                    step(&mut sums, a.wrapping_add(i * R), b.map(|b| b.wrapping_add(i * walk.plane)));
                 }
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let a = T::splat(*a.add(r));
-                    for (sum, b) in sums.iter_mut().zip(b) {
-                        *sum = sum.multiply_add(a, b);
-                    }
-                }
+                a = a.wrapping_add(TOGETHER * R);
+                b = b.map(|b| b.wrapping_add(TOGETHER * walk.plane));
+            }
+            for _ in 0..walk.planes % TOGETHER {
+                step(&mut sums, a, b);
                 a = a.wrapping_add(R);
+                b = b.map(|b| b.wrapping_add(walk.plane));
+            }
+        } else {
+            for plane in 0..walk.planes {
+                for tap in walk.taps {
+                    step(&mut sums, a, b.map(|b| b.wrapping_add(plane * walk.plane + tap)));
+                    a = a.wrapping_add(R);
+                }
             }
         }
         for (r, sums) in sums.iter().enumerate() {

@@ -7,9 +7,7 @@
 //! G: (1, 0, 0), -2/3 (1, ±a, a²), 1/6 (1, ±b, b²), (0, 0, 1);
 //! Aᵀ: for each power i up to 3, (0^i, a^i, (-a)^i, b^i, (-b)^i, and 1 at last for i = 3).
 
-use super::form::Form;
-use crate::simd::multiversion;
-use crate::wide::LANES;
+use super::form::{Form, lanes};
 use std::f32::consts::{FRAC_1_SQRT_2 as A, SQRT_2 as B};
 
 /// Tiles of 4 x 4 pixels.
@@ -44,113 +42,24 @@ fn spread([g0, g1, g2]: [f32; 3]) -> [f32; 6] {
     [g0, even_a + odd_a, even_a - odd_a, even_b + odd_b, even_b - odd_b, g2]
 }
 
-/// Tiles whose numbers are apart on the stack.
-const PIECE: usize = 32;
-
 impl Form for Four {
     const SIDE: usize = 4;
-    const FEW: usize = 128;
+    const FEW: usize = 64;
+    type Patch<const N: usize> = [[f32; N]; 6];
+    type Side<const N: usize> = [[f32; N]; 4];
 
-    multiversion! {
-        /// One row: (6, tiles).
-        fn across(line: &[f32], out: &mut [f32]) {
-            let tiles = out.len() / 6;
-            let pixels = line.as_chunks::<4>().0;
-            // Every fourth pixel, four times; a tile's last two pixels are the next one's first.
-            let mut fourths = [[0f32; PIECE + 1]; 4];
-            let mut at = 0;
-            while at < tiles {
-                let n = PIECE.min(tiles - at);
-                let [f0, f1, f2, f3] = &mut fourths;
-                for (i, [a, b, c, d]) in pixels[at..at + n].iter().enumerate() {
-                    (f0[i], f1[i], f2[i], f3[i]) = (*a, *b, *c, *d);
-                }
-                (f0[n], f1[n]) = (line[4 * (at + n)], line[4 * (at + n) + 1]);
-                let (o0, rest) = out.split_at_mut(tiles);
-                let (o1, rest) = rest.split_at_mut(tiles);
-                let (o2, rest) = rest.split_at_mut(tiles);
-                let (o3, rest) = rest.split_at_mut(tiles);
-                let (o4, o5) = rest.split_at_mut(tiles);
-                let [o0, o1, o2, o3, o4, o5] = [o0, o1, o2, o3, o4, o5].map(|o| &mut o[at..at + n]);
-                for i in 0..n {
-                    [o0[i], o1[i], o2[i], o3[i], o4[i], o5[i]] =
-                        forward([f0[i], f1[i], f2[i], f3[i], f0[i + 1], f1[i + 1]]);
-                }
-                at += n;
-            }
-        }
+    #[inline(always)]
+    fn forward<const N: usize>(d: impl Fn(usize) -> [f32; N]) -> Self::Patch<N> {
+        lanes([d(0), d(1), d(2), d(3), d(4), d(5)], forward)
     }
 
-    multiversion! {
-        /// Six rows, (6, 6, tiles), to 36 points, `point` words apart.
-        fn down(rows: &[f32], out: &mut [f32], point: usize, tiles: usize) {
-            for k in 0..6 {
-                let row = |i: usize| &rows[(6 * i + k) * tiles..][..tiles];
-                let (r0, r1, r2, r3, r4, r5) = (row(0), row(1), row(2), row(3), row(4), row(5));
-                let (o0, rest) = out[k * point..].split_at_mut(6 * point);
-                let (o1, rest) = rest.split_at_mut(6 * point);
-                let (o2, rest) = rest.split_at_mut(6 * point);
-                let (o3, rest) = rest.split_at_mut(6 * point);
-                let (o4, o5) = rest.split_at_mut(6 * point);
-                let [o0, o1, o2, o3, o4, o5] = [o0, o1, o2, o3, o4, o5].map(|o| &mut o[..tiles]);
-                for i in 0..tiles {
-                    [o0[i], o1[i], o2[i], o3[i], o4[i], o5[i]] = forward([r0[i], r1[i], r2[i], r3[i], r4[i], r5[i]]);
-                }
-            }
-        }
+    #[inline(always)]
+    fn back<const N: usize>(m: impl Fn(usize) -> [f32; N]) -> Self::Side<N> {
+        lanes([m(0), m(1), m(2), m(3), m(4), m(5)], back)
     }
 
-    multiversion! {
-        /// From 36 points, `point` words apart, to four rows of pixels.
-        fn inverse(sums: &[f32], point: usize, lines: &mut [Vec<f32>]) {
-            let tiles = lines[0].len() / 4;
-            let mut down = [[[0f32; PIECE]; 6]; 4];
-            let mut at = 0;
-            while at < tiles {
-                let n = PIECE.min(tiles - at);
-                for k in 0..6 {
-                    let m = |i: usize| &sums[(6 * i + k) * point + at..][..n];
-                    let (m0, m1, m2, m3, m4, m5) = (m(0), m(1), m(2), m(3), m(4), m(5));
-                    let [d0, d1, d2, d3] = &mut down;
-                    let [d0, d1, d2, d3] = [d0, d1, d2, d3].map(|d| &mut d[k][..n]);
-                    for i in 0..n {
-                        [d0[i], d1[i], d2[i], d3[i]] = back([m0[i], m1[i], m2[i], m3[i], m4[i], m5[i]]);
-                    }
-                }
-                for (line, down) in lines.iter_mut().zip(&down) {
-                    let pixels = &mut line.as_chunks_mut::<4>().0[at..at + n];
-                    let [d0, d1, d2, d3, d4, d5] = [0, 1, 2, 3, 4, 5].map(|k| &down[k][..n]);
-                    for (i, pixels) in pixels.iter_mut().enumerate() {
-                        *pixels = back([d0[i], d1[i], d2[i], d3[i], d4[i], d5[i]]);
-                    }
-                }
-                at += n;
-            }
-        }
-    }
-
-    multiversion! {
-        /// Kernels of each channel to 36 points.
-        fn kernels(taps: &[f32], rows: usize, out: &mut [f32], point: usize) {
-            for (channel, g) in taps.as_chunks::<LANES>().0.as_chunks::<9>().0.iter().enumerate() {
-                let mut down = [[[0f32; LANES]; 3]; 6];
-                for x in 0..3 {
-                    for i in 0..LANES {
-                        let line = spread([g[x][i], g[3 + x][i], g[6 + x][i]]);
-                        for (down, value) in down.iter_mut().zip(line) { down[x][i] = value; }
-                    }
-                }
-                for (y, [a, b, c]) in down.iter().enumerate() {
-                    let mut points = [[0f32; LANES]; 6];
-                    for i in 0..LANES {
-                        let line = spread([a[i], b[i], c[i]]);
-                        for (points, value) in points.iter_mut().zip(line) { points[i] = value; }
-                    }
-                    for (x, words) in points.iter().enumerate() {
-                        out[(6 * y + x) * point + channel * rows..][..LANES].copy_from_slice(words);
-                    }
-                }
-            }
-        }
+    #[inline(always)]
+    fn spread<const N: usize>(g: [[f32; N]; 3]) -> Self::Patch<N> {
+        lanes(g, spread)
     }
 }

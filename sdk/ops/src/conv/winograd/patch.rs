@@ -1,6 +1,7 @@
 //! The image under some tiles, and their pixels of the result.
 
 use super::form::Form;
+use super::transform::{self, BESIDE, Beside, Places};
 use crate::simd::multiversion;
 use std::marker::PhantomData;
 
@@ -9,49 +10,51 @@ pub(super) struct Patch<F> {
     /// Rows and columns of tiles.
     rows: usize,
     cols: usize,
-    line: Vec<f32>,
-    /// (SIDE rows + 2, PATCH, cols).
-    across: Vec<f32>,
+    /// Every SIDE-th pixel of a row, SIDE times, of whole eights of tiles and the next.
+    parts: Vec<f32>,
+    /// (SIDE rows + 2, eights, PATCH).
+    across: Vec<Beside>,
     form: PhantomData<F>,
 }
 
 impl<F: Form> Patch<F> {
     pub(super) fn new(rows: usize, cols: usize) -> Self {
-        let across = vec![0.0; (F::SIDE * rows + 2) * F::PATCH * cols];
-        Self { rows, cols, line: vec![0.0; F::SIDE * cols + 2], across, form: PhantomData }
+        let eights = cols.div_ceil(BESIDE);
+        Self {
+            rows,
+            cols,
+            parts: vec![0.0; F::SIDE * (eights + 1) * BESIDE],
+            across: vec![[0.0; BESIDE]; (F::SIDE * rows + 2) * eights * F::PATCH],
+            form: PhantomData,
+        }
+    }
+
+    /// Numbers of a transformed row of the image.
+    fn width(&self) -> usize {
+        self.cols.div_ceil(BESIDE) * F::PATCH
     }
 
     /// Reads what lies under the tiles from `first` on of an image with `border` zeros before it: both for rows and
     /// columns.
     pub(super) fn read(&mut self, plane: &[f32], (h, w): (usize, usize), at: [(usize, usize); 2]) {
         let [(row, top), (col, left)] = at;
-        let before = left.saturating_sub(F::SIDE * col).min(self.line.len());
-        let first = (F::SIDE * col + before).saturating_sub(left).min(w);
-        let inside = (w - first).min(self.line.len() - before);
-        let whole = inside == self.line.len();
-        self.line[..before].fill(0.0);
-        self.line[before + inside..].fill(0.0);
-        for (y, across) in self.across.chunks_exact_mut(F::PATCH * self.cols).enumerate() {
+        let width = self.width();
+        for (y, across) in self.across.chunks_exact_mut(width).enumerate() {
             let Some(y) = (F::SIDE * row + y).checked_sub(top).filter(|y| *y < h) else {
-                across.fill(0.0);
+                across.fill([0.0; BESIDE]);
                 continue;
             };
-            let pixels = &plane[y * w + first..][..inside];
-            if whole {
-                F::across(pixels, across);
-            } else {
-                self.line[before..before + inside].copy_from_slice(pixels);
-                F::across(&self.line, across);
-            }
+            transform::part::<F>(&plane[y * w..][..w], (F::SIDE * col, left), &mut self.parts);
+            transform::across::<F>(&self.parts, across);
         }
     }
 
-    /// Writes the tiles, row after row; the next point's are `point` words on.
-    pub(super) fn transform(&self, out: &mut [f32], point: usize) {
+    /// Writes the tiles, row after row, as [`transform::down`] does, the first at the place of `tile`.
+    pub(super) fn transform(&self, tile: usize, out: &mut [f32], places: Places) {
+        let width = self.width();
         for row in 0..self.rows {
-            let line = F::PATCH * self.cols;
-            let across = &self.across[F::SIDE * row * line..][..F::PATCH * line];
-            F::down(across, &mut out[row * self.cols..], point, self.cols);
+            let rows = &self.across[F::SIDE * row * width..][..F::PATCH * width];
+            transform::down::<F>(rows, tile + row * self.cols, out, places);
         }
     }
 }

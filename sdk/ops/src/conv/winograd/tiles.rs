@@ -1,41 +1,58 @@
-//! The piece of a convolution's result that one job computes, in tiles of some pixels.
+//! The piece of a convolution's result that is computed at once, in tiles of some pixels.
 
+use super::form::Form;
 use crate::conv::Geometry;
 use crate::wide::{LANES, even_blocks};
 
-/// Tiles that a job takes at once.
+/// Tiles of a piece.
 const TILES: usize = 64;
 
-/// Columns of tiles that a job takes at once: they are neighbours in memory.
+/// Columns of tiles of a piece: they are neighbours in memory.
 const COLUMNS: usize = 32;
 
-/// Neighbouring tiles of one image.
+/// Neighbouring tiles of one image, or all of some.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tiles {
-    pub(super) image: usize,
-    /// First and count, and so the columns.
+    /// First and count, and so the rows and columns.
+    pub(super) images: (usize, usize),
     pub(super) rows: (usize, usize),
     pub(super) cols: (usize, usize),
 }
 
+/// Tiles of one image.
+pub(super) fn count<F: Form>(g: &Geometry) -> usize {
+    g.oh.div_ceil(F::SIDE) * g.ow.div_ceil(F::SIDE)
+}
+
 impl Tiles {
-    /// Cuts the result of a convolution into tiles of side x side pixels.
-    pub(super) fn of(g: &Geometry, side: usize) -> Vec<Self> {
-        let (high, wide) = (g.oh.div_ceil(side), g.ow.div_ceil(side));
+    /// Cuts the result of a convolution into pieces.
+    pub(super) fn of<F: Form>(g: &Geometry) -> Vec<Self> {
+        let (high, wide) = (g.oh.div_ceil(F::SIDE), g.ow.div_ceil(F::SIDE));
+        if 2 * high * wide <= TILES {
+            let images = even_blocks(g.batch, TILES / (high * wide));
+            return images
+                .into_iter()
+                .map(|images| Self { images, rows: (0, high), cols: (0, wide) })
+                .collect();
+        }
         let cols = even_blocks(wide, COLUMNS);
-        // Of a small image half, so that there is work for every thread.
-        let tiles = TILES.min((high * wide / 2).next_multiple_of(LANES));
-        let rows = even_blocks(high, tiles / cols[0].1.max(1));
+        let rows = even_blocks(high, (TILES / cols[0].1).max(1));
         let of_image = |image: usize| {
             let cols = &cols;
-            rows.iter().flat_map(move |r| cols.iter().map(move |c| Self { image, rows: *r, cols: *c }))
+            let all = rows.iter().flat_map(move |r| cols.iter().map(move |c| (*r, *c)));
+            all.map(move |(rows, cols)| Self { images: (image, 1), rows, cols })
         };
         (0..g.batch).flat_map(of_image).collect()
     }
 
+    /// Tiles of each image.
+    pub(super) fn each(&self) -> usize {
+        self.rows.1 * self.cols.1
+    }
+
     /// Vectors of tiles.
     pub(super) fn vectors(&self) -> usize {
-        (self.rows.1 * self.cols.1).div_ceil(LANES)
+        (self.images.1 * self.each()).div_ceil(LANES)
     }
 
     /// Words from one channel's sums to the next's: an odd number of vectors, as their addresses then use all of the
