@@ -1,7 +1,7 @@
 //! Times the upscalers of Real-ESRGAN with made-up weights on a tile, and shows the peak memory (Linux). One process is one
 //! measurement, since the peak is that of a process:
 //!
-//! `cargo run --release -p atelier-models --example bench_upscale -- [rrdb | srvgg] [side, 128] [f32 | f16 | bf16] [runs, 3]`
+//! `cargo run --release -p atelier-models --example bench_upscale -- [rrdb | anime | srvgg | video] [side, 128] [f32 | f16 | bf16] [runs, 3]`
 
 use atelier_models::{Architecture, Upscaler};
 use atelier_weights::Source;
@@ -27,8 +27,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let text = |i: usize| args.get(i).map(String::as_str);
     let architecture = match text(0) {
         None | Some("rrdb") => Architecture::X4_PLUS,
+        Some("anime") => Architecture::X4_PLUS_ANIME,
         Some("srvgg") => Architecture::GENERAL_X4_V3,
-        Some(other) => return Err(format!("expected rrdb or srvgg, found {other}").into()),
+        Some("video") => Architecture::ANIME_VIDEO_V3,
+        Some(other) => return Err(format!("expected rrdb, anime, srvgg or video, found {other}").into()),
     };
     let side: usize = text(1).map_or(Ok(128), str::parse)?;
     let dtype = match text(2) {
