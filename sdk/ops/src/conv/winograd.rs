@@ -415,6 +415,15 @@ mod tests {
     }
 
     #[test]
+    fn a_border_wider_than_what_is_taken_at_once_is_within_the_tolerance() {
+        let g = geometry((2, 3, 4), (2, 5), (3, 1, 37)).unwrap();
+        let (x, w) = (numbers(1, g.batch * g.ci * g.h * g.w), numbers(2, g.co * g.depth()));
+        for unit in Unit::all().into_iter().filter(|u| !u.is_bf16()) {
+            check(unit, &g, &x, Stored::F32(&w), &numbers(3, g.co));
+        }
+    }
+
+    #[test]
     fn numbers_of_all_magnitudes_are_within_the_tolerance() {
         const SCALES: [f32; 6] = [1e4, 1e-3, 1.0, 0.0, 1e-39, 1e15];
         for (i, (unit, g)) in cases().filter(|(_, g)| g.ci == 7).enumerate() {

@@ -37,7 +37,7 @@ multiversion! {
                 Some(pixels) => pixels,
                 None => {
                     let before = at.1.saturating_sub(first).min(whole.len());
-                    let from = (first + before - at.1).min(row.len());
+                    let from = (first + before).saturating_sub(at.1).min(row.len());
                     let inside = (row.len() - from).min(whole.len() - before);
                     whole[before..before + inside].copy_from_slice(&row[from..from + inside]);
                     whole
