@@ -40,9 +40,10 @@ const KERNELS: usize = 4 << 20;
 /// stay in the third cache.
 const CHANNELS: (usize, usize) = (16, 320);
 
-/// Output channels of a job, and input channels at a time, of an image of fewer tiles: its transformed kernels and tiles are
+/// Of an image of fewer tiles, input channels at a time, and output channels of a job: its transformed kernels and tiles are
 /// about as large as the second cache.
-const FEW_TILES: (usize, usize) = (24, 64);
+const FEW_TILES_CHANNELS: usize = 64;
+const FEW_TILES_ROWS: usize = 24;
 
 /// Words of sums that a job has before it transforms them back: they stay in the second cache.
 const SUMS: usize = 48 << 10;
@@ -77,7 +78,7 @@ fn forward<F: Form + Sync>(unit: Unit, g: &Geometry, x: &[f32], weight: Stored, 
     let mut y = vec![0f32; g.batch * g.co * g.oh * g.ow];
     let many = tiles::count::<F>(g) >= MANY;
     let channels =
-        if many { (KERNELS / (F::POINTS * g.co)).clamp(CHANNELS.0, CHANNELS.1) } else { FEW_TILES.1 };
+        if many { (KERNELS / (F::POINTS * g.co)).clamp(CHANNELS.0, CHANNELS.1) } else { FEW_TILES_CHANNELS };
     let (memory, tiles, panels) = (Shared::new(&mut y), Tiles::of::<F>(g), Panel::all(unit, g.co));
     for (first, count) in even_blocks(g.ci, channels) {
         let pass = Pass::<F> { unit, g, x, weight, bias, first, count, form: PhantomData };
@@ -173,7 +174,7 @@ impl<F: Form + Sync> Pass<'_, F> {
                 self.transform_tiles(*tiles, unsafe { memory.slice(*start, self.tile_words(tiles)) });
             });
             let inputs = &*inputs;
-            let jobs = panels.par_chunks((FEW_TILES.0 / panels[0].rows).max(1));
+            let jobs = panels.par_chunks((FEW_TILES_ROWS / panels[0].rows).max(1));
             jobs.for_each(|panels| {
                 scratch(self.words(panels), |kernels| {
                     for (i, panel) in panels.iter().enumerate() {

@@ -15,10 +15,14 @@ struct Piece {
 #[derive(Clone, Debug)]
 pub(crate) struct Vector {
     at: usize,
-    /// None if it is whole.
-    pieces: Vec<Piece>,
-    /// The first element, if all lanes are neighbours.
-    whole: Option<usize>,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    /// All lanes are neighbours: the first element.
+    Whole(usize),
+    Pieces(Vec<Piece>),
 }
 
 impl Vector {
@@ -34,18 +38,21 @@ impl Vector {
         }
         match pieces[..] {
             [Piece { lanes: LANES, element, .. }] => Self::whole(at, element),
-            _ => Self { at, pieces, whole: None },
+            _ => Self { at, place: Place::Pieces(pieces) },
         }
     }
 
     /// The vector at word `at`, whose lanes belong to the elements from `element` on.
     pub(crate) fn whole(at: usize, element: usize) -> Self {
-        Self { at, pieces: Vec::new(), whole: Some(element) }
+        Self { at, place: Place::Whole(element) }
     }
 
     fn pieces(&self) -> impl Iterator<Item = Piece> {
-        let whole = self.whole.map(|element| Piece { lane: 0, lanes: LANES, element });
-        whole.into_iter().chain(self.pieces.iter().copied())
+        let (whole, pieces): (_, &[Piece]) = match &self.place {
+            Place::Whole(element) => (Some(Piece { lane: 0, lanes: LANES, element: *element }), &[]),
+            Place::Pieces(pieces) => (None, pieces),
+        };
+        whole.into_iter().chain(pieces.iter().copied())
     }
 }
 
@@ -81,14 +88,14 @@ pub(crate) unsafe fn run(panel: &Panel, b: &[f32], walk: Walk, vectors: &[Vector
     assert!(panel.a.len() >= walk.steps() * panel.rows, "a panel of {} words", panel.a.len());
     assert!(both.iter().all(|v| v.at + walk.reach() <= b.len()), "a vector beyond {} words", b.len());
     let b = both.map(|v| b[v.at..].as_ptr());
-    let [Some(x), Some(y)] = both.map(|v| v.whole) else {
+    let [Place::Whole(x), Place::Whole(y)] = both.map(|v| &v.place) else {
         // SAFETY: the caller's promise, with the bounds of both sides checked.
         return unsafe { scattered(panel, b, walk, vectors) };
     };
-    let out = [x, y].map(|at| panel.out.wrapping_add(at));
+    let out = [x, y].map(|at| panel.out.wrapping_add(*at));
     let (start, start_row) = match panel.start {
         Start::Rows(numbers) => ([numbers[..panel.rows].as_ptr().cast(); 2], LANES),
-        Start::Columns(numbers) => ([x, y].map(|at| numbers[at..][..LANES].as_ptr()), 0),
+        Start::Columns(numbers) => ([x, y].map(|at| numbers[*at..][..LANES].as_ptr()), 0),
         Start::There => (out.map(<*mut f32>::cast_const), panel.out_row),
     };
     let tile = Tile { a: panel.a.as_ptr(), b, start, start_row, out, out_row: panel.out_row };
