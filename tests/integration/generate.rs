@@ -175,11 +175,14 @@ fn a_model_is_found_by_the_path_of_its_folder() {
 }
 
 #[test]
-fn weights_kept_in_16_bits_draw_nearly_the_same_picture() {
+fn weights_kept_in_fewer_bits_draw_nearly_the_same_picture_and_the_record_says_so() {
     let place = Place::new();
     let (_, _, full) = pixels(&place.generate(&["-p", "tiny/basic"]));
-    for dtype in ["f16", "bf16"] {
-        let (_, _, half) = pixels(&place.generate(&["-p", "tiny/basic", "--dtype", dtype]));
+    for dtype in ["f16", "bf16", "int8"] {
+        let image = place.generate(&["-p", "tiny/basic", "--precision", dtype]);
+        let record = std::fs::read_to_string(image.with_file_name("run.json")).unwrap();
+        assert!(record.contains(&format!("cpu {dtype}")), "{record}");
+        let (_, _, half) = pixels(&image);
         assert_ne!(full, half, "{dtype} changed nothing");
         let differ: u64 = full.iter().zip(&half).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
         let mean = differ as f64 / full.len() as f64;

@@ -3,7 +3,8 @@
 use atelier_diffusion::{Files, device, error, files, made_up};
 use atelier_models::{AutoencoderKl, ClipTextModel, Network, Prepared, UNet2DConditionModel};
 use atelier_sdk::{LoadRequest, Result};
-use candle_core::{DType, Device};
+use atelier_weights::Precision;
+use candle_core::Device;
 
 /// Where networks come from, and where they compute.
 pub struct Networks {
@@ -12,7 +13,7 @@ pub struct Networks {
     /// Where they compute.
     pub device: Device,
     /// What their weights are stored as.
-    pub dtype: DType,
+    pub precision: Precision,
 }
 
 impl Networks {
@@ -22,21 +23,21 @@ impl Networks {
     /// No device, no files, a model whose shapes are not known.
     pub fn of(request: &LoadRequest<'_>) -> Result<Self> {
         let device = device::open(request.device)?;
-        let dtype = device::dtype(request.dtype, &device);
+        let precision = device::precision(request.dtype, &device)?;
         let model = request.model()?;
         if request.fake_weights {
             made_up::check(&model.key)?;
-            return Ok(Self { files: None, device, dtype });
+            return Ok(Self { files: None, device, precision });
         }
         let path = model.weights()?;
         let place = || format!("cannot load model `{}` from {}", model.key, path.display());
         let files = Files::of(model, path).map_err(|e| e.context(place()))?;
-        Ok(Self { files: Some(files), device, dtype })
+        Ok(Self { files: Some(files), device, precision })
     }
 
     /// `cpu f32`.
     pub fn describe(&self) -> String {
-        device::describe(&self.device, self.dtype)
+        device::describe(&self.device, self.precision)
     }
 
     /// Whether the weights are made up.
@@ -68,12 +69,17 @@ impl Networks {
         self.files.as_ref().map_or_else(|| Ok(made_up::vae()), Files::vae)
     }
 
-    /// Builds a network, its weights stored as `dtype`.
+    /// Builds a network, its weights stored as `precision` says.
     ///
     /// # Errors
     /// Missing or misshapen tensors.
-    pub fn built<M: Network>(&self, name: &str, network: &Prepared<M>, dtype: DType) -> Result<M> {
-        let opened = network.build(dtype, &self.device).map_err(|e| files::failed(name, e))?;
+    pub fn built<M: Network>(
+        &self,
+        name: &str,
+        network: &Prepared<M>,
+        precision: impl Into<Precision>,
+    ) -> Result<M> {
+        let opened = network.build(precision, &self.device).map_err(|e| files::failed(name, e))?;
         Ok(opened.model)
     }
 

@@ -29,7 +29,7 @@ pub fn step(bench: &Bench<'_>, ctx: &mut dyn EngineCtx) -> Result<Line> {
     let mut stack = Stack::new();
     adapters.iter().for_each(|adapter| stack.push_trainable(adapter, None));
     let adaptation = Adaptation { stack, mode: Mode::Live };
-    let built = prepared.build_adapted(Part::Unet, &adaptation, networks.dtype, &networks.device);
+    let built = prepared.build_adapted(Part::Unet, &adaptation, networks.precision, &networks.device);
     let unet = built.map_err(|e| failed("unet", e))?.model;
     let (height, width) = networks.latents(bench.params.width, bench.params.height)?;
     let sample = bench.noise(1, &[1, config.in_channels, height, width])?;

@@ -88,7 +88,7 @@ impl Bench<'_> {
         let config = prepared.config();
         let tokens = config.max_position_embeddings.min(TOKENS);
         let ids: Vec<u32> = (0..tokens).map(|i| (i * 601 % config.vocab_size) as u32).collect();
-        let model = self.networks.built("text_encoder", &prepared, self.networks.dtype)?;
+        let model = self.networks.built("text_encoder", &prepared, self.networks.precision)?;
         let prompts = [ids];
         let measured = self.clock().measure(ctx, || {
             model.encode(&prompts, 0).map(drop).map_err(|e| error::model("the text encoder failed", e))
@@ -108,7 +108,7 @@ impl Bench<'_> {
         let sample = self.noise(1, &[2, config.in_channels, height, width])?;
         let context = self.noise(2, &[2, TOKENS, config.cross_attention_dim[0]])?;
         let timestep = Tensor::new(&[500f32], &self.networks.device).map_err(input)?;
-        let model = self.networks.built("unet", &prepared, self.networks.dtype)?;
+        let model = self.networks.built("unet", &prepared, self.networks.precision)?;
         let measured = self.clock().measure(ctx, || {
             let output = model.forward(&sample, &timestep, &context);
             output.map(drop).map_err(|e| error::model("the UNet failed", e))
@@ -126,7 +126,7 @@ impl Bench<'_> {
         let config = prepared.config();
         let (height, width) = self.networks.latents(self.params.width, self.params.height)?;
         let latents = self.noise(1, &[1, config.latent_channels, height, width])?;
-        let dtype = device::vae_dtype(self.networks.dtype, &self.networks.device);
+        let dtype = device::vae_dtype(self.networks.precision, &self.networks.device);
         let model = self.networks.built("vae", &prepared, dtype)?;
         let measured = self.clock().measure(ctx, || {
             model.decode(&latents).map(drop).map_err(|e| error::model("the decoder failed", e))
@@ -146,7 +146,7 @@ impl Bench<'_> {
         let side = config.factor();
         let images = self.noise(1, &[1, config.in_channels, height * side, width * side])?;
         let images = images.clamp(-1f32, 1f32).map_err(input)?;
-        let dtype = device::vae_dtype(self.networks.dtype, &self.networks.device);
+        let dtype = device::vae_dtype(self.networks.precision, &self.networks.device);
         let model = self.networks.built("vae", &prepared, dtype)?;
         let measured = self.clock().measure(ctx, || {
             model.encode(&images).map(drop).map_err(|e| error::model("the encoder failed", e))
@@ -162,7 +162,7 @@ impl Bench<'_> {
     /// Always made-up weights: the networks of upscalers are no part of a model that draws.
     fn upscale(&self, architecture: &Architecture, ctx: &mut dyn EngineCtx) -> Result<Line> {
         let (height, width) = (self.params.height as usize / 4, self.params.width as usize / 4);
-        let source = Source::fake(4, self.networks.dtype, &self.networks.device);
+        let source = Source::fake(4, self.networks.precision, &self.networks.device);
         let model = Upscaler::new(&source, architecture)
             .map_err(|e| error::model("an upscaler cannot be made", e))?;
         let tile = self.noise(1, &[1, 3, height, width])?.clamp(0f32, 1f32).map_err(input)?;

@@ -85,7 +85,7 @@ impl SdSession {
         }
         ctx.event(Event::Stage { stage: Stage::Load })?;
         let files = UpscalerFiles::find(&path)?;
-        let network = Arc::new(files.load(denoise, self.pipeline.dtype(), self.pipeline.device())?);
+        let network = Arc::new(files.load(denoise, self.pipeline.precision(), self.pipeline.device())?);
         for (role, path) in files.paths() {
             ctx.event(Event::File { role: role.into(), path: path.into() })?;
         }

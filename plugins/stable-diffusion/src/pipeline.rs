@@ -10,8 +10,9 @@ use atelier_models::{
     AutoencoderKl, ClipTextConfig, ClipTextModel, ClipTokenizer, UNet2DConditionModel, UNetConfig, VaeConfig,
 };
 use atelier_sdk::{Error, ErrorKind, Image, Result};
+use atelier_weights::Precision;
 use atelier_weights::lora::Adaptation;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ pub struct Pipeline {
     vae: Slot<AutoencoderKl>,
     process: Process,
     device: Device,
-    dtype: DType,
+    precision: Precision,
     place: String,
     guess: Option<String>,
     tiny: Option<PathBuf>,
@@ -61,26 +62,26 @@ impl Pipeline {
     ///
     /// # Errors
     /// Missing, damaged or misfit files; a pipeline of another kind.
-    pub fn open(path: &Path, dtype: DType, device: &Device) -> Result<Self> {
-        Self::new(&Files::open(path)?, dtype, device)
+    pub fn open(path: &Path, precision: impl Into<Precision>, device: &Device) -> Result<Self> {
+        Self::new(&Files::open(path)?, precision.into(), device)
     }
 
     /// A model whose files are found and fit together; no network is loaded yet.
     ///
     /// # Errors
     /// Missing, damaged or misfit files.
-    pub fn new(files: &Files, dtype: DType, device: &Device) -> Result<Self> {
+    pub fn new(files: &Files, precision: Precision, device: &Device) -> Result<Self> {
         let (text, unet, vae) = (files.text()?, files.unet()?, files.vae()?);
         let context = unet.config().cross_attention_dim.first().copied().unwrap_or(0);
         let (process, guess) = files.process(context)?;
         let pipeline = Self {
             tokenizer: Some(files.tokenizer(text.config())?),
-            text: Slot::new("text_encoder", text, dtype, device),
-            unet: Slot::new("unet", unet, dtype, device),
-            vae: Slot::new("vae", vae, atelier_diffusion::device::vae_dtype(dtype, device), device),
+            text: Slot::new("text_encoder", text, precision, device),
+            unet: Slot::new("unet", unet, precision, device),
+            vae: Slot::new("vae", vae, atelier_diffusion::device::vae_dtype(precision, device), device),
             process,
             device: device.clone(),
-            dtype,
+            precision,
             place: String::new(),
             guess,
             tiny: files.tiny().map(Path::to_path_buf),
@@ -100,16 +101,16 @@ impl Pipeline {
     ///
     /// # Errors
     /// None that is known.
-    pub fn fake_sd15(dtype: DType, device: &Device) -> Result<Self> {
+    pub fn fake_sd15(precision: Precision, device: &Device) -> Result<Self> {
         let (text, unet, vae) = (made_up::text(), made_up::unet(), made_up::vae());
         Ok(Self {
             tokenizer: None,
-            text: Slot::new("text_encoder", text, dtype, device),
-            unet: Slot::new("unet", unet, dtype, device),
-            vae: Slot::new("vae", vae, atelier_diffusion::device::vae_dtype(dtype, device), device),
+            text: Slot::new("text_encoder", text, precision, device),
+            unet: Slot::new("unet", unet, precision, device),
+            vae: Slot::new("vae", vae, atelier_diffusion::device::vae_dtype(precision, device), device),
             process: Process::sd1()?,
             device: device.clone(),
-            dtype,
+            precision,
             place: "made-up weights".into(),
             guess: None,
             tiny: None,
@@ -388,8 +389,8 @@ impl Pipeline {
     }
 
     /// The number format in which the weights of text encoder and UNet are kept.
-    pub fn dtype(&self) -> DType {
-        self.dtype
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 }
 

@@ -486,7 +486,7 @@ impl Session for SdSession {
     }
 
     fn describe(&self) -> String {
-        device::describe(self.pipeline.device(), self.pipeline.dtype())
+        device::describe(self.pipeline.device(), self.pipeline.precision())
     }
 }
 
@@ -497,16 +497,16 @@ impl Session for SdSession {
 pub fn load(request: &atelier_sdk::LoadRequest<'_>, ctx: &mut dyn EngineCtx) -> Result<Box<dyn Session>> {
     ctx.event(Event::Stage { stage: Stage::Load })?;
     let device = device::open(request.device)?;
-    let dtype = device::dtype(request.dtype, &device);
+    let precision = device::precision(request.dtype, &device)?;
     let model = request.model()?;
     if request.fake_weights {
         made_up::check(&model.key)?;
-        return Ok(Box::new(SdSession::new(Pipeline::fake_sd15(dtype, &device)?)));
+        return Ok(Box::new(SdSession::new(Pipeline::fake_sd15(precision, &device)?)));
     }
     let path = model.weights()?;
     let place = format!("cannot load model `{}` from {}", model.key, path.display());
     let pipeline = Files::of(model, path)
-        .and_then(|files| Pipeline::new(&files, dtype, &device))
+        .and_then(|files| Pipeline::new(&files, precision, &device))
         .map_err(|e| e.context(place.clone()))?;
     for (role, path) in pipeline.paths() {
         ctx.event(Event::File { role: role.into(), path: path.into() })?;

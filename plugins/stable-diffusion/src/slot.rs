@@ -3,8 +3,9 @@
 use atelier_diffusion::files;
 use atelier_models::{Network, Prepared};
 use atelier_sdk::Result;
+use atelier_weights::Precision;
 use atelier_weights::lora::{Adaptation, Part};
-use candle_core::{DType, Device};
+use candle_core::Device;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +14,7 @@ pub struct Slot<M: Network> {
     /// What its folder is called.
     name: &'static str,
     prepared: Prepared<M>,
-    dtype: DType,
+    precision: Precision,
     device: Device,
     part: Part,
     held: Mutex<Held<M>>,
@@ -26,12 +27,24 @@ struct Held<M> {
 }
 
 impl<M: Network> Slot<M> {
-    /// A network that will be stored as `dtype` on `device`.
-    pub fn new(name: &'static str, prepared: Prepared<M>, dtype: DType, device: &Device) -> Self {
+    /// A network that will be stored as `precision` says on `device`.
+    pub fn new(
+        name: &'static str,
+        prepared: Prepared<M>,
+        precision: impl Into<Precision>,
+        device: &Device,
+    ) -> Self {
         let held = Held { model: None, adaptation: Adaptation::none(), unused: Vec::new() };
         // No adapter is for an autoencoder: the part does not matter there.
         let part = if name == "unet" { Part::Unet } else { Part::TextEncoder };
-        Self { name, prepared, dtype, device: device.clone(), part, held: Mutex::new(held) }
+        Self {
+            name,
+            prepared,
+            precision: precision.into(),
+            device: device.clone(),
+            part,
+            held: Mutex::new(held),
+        }
     }
 
     /// Puts other adapters on the network, which is loaded anew if that changes it.
@@ -52,7 +65,12 @@ impl<M: Network> Slot<M> {
 
     /// Memory its weights take when it is loaded, in bytes; 0 where that is not known.
     pub fn bytes(&self) -> u64 {
-        self.prepared.bytes(self.dtype)
+        // With adapters on them most weights are computed, and lie in no file.
+        let computed = !self.held().adaptation.stack.is_empty(self.part);
+        if self.device.is_cpu() && !computed {
+            return self.prepared.bytes_in_place(self.precision);
+        }
+        self.prepared.bytes(self.precision)
     }
 
     /// What its folder is called.
@@ -79,7 +97,7 @@ impl<M: Network> Slot<M> {
         if let Some(model) = &held.model {
             return Ok(model.clone());
         }
-        let built = self.prepared.build_adapted(self.part, &held.adaptation, self.dtype, &self.device);
+        let built = self.prepared.build_adapted(self.part, &held.adaptation, self.precision, &self.device);
         let opened = built.map_err(|e| files::failed(self.name, e))?;
         let model = Arc::new(opened.model);
         held.model = Some(model.clone());
@@ -90,6 +108,7 @@ impl<M: Network> Slot<M> {
     /// Lets the memory go, as soon as nobody uses the network any more.
     pub fn release(&self) {
         self.held().model = None;
+        self.prepared.tensors().release();
     }
 
     /// The tensors in its files that it has no place for; known once it was loaded.

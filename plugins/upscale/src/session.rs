@@ -2,12 +2,13 @@
 
 use crate::batch::{self, Source, Wanted};
 use crate::params::Upscale;
+use atelier_diffusion::device::Precision;
 use atelier_diffusion::upscale::{Network, UpscalerFiles};
 use atelier_diffusion::{device, memory};
 use atelier_sdk::{
     EngineCtx, Error, ErrorKind, Event, Image, LoadRequest, Result, ResultExt, Session, Stage, task,
 };
-use candle_core::{DType, Device};
+use candle_core::Device;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::time::Instant;
@@ -17,7 +18,7 @@ pub struct UpscaleSession {
     model: String,
     files: UpscalerFiles,
     device: Device,
-    dtype: DType,
+    precision: Precision,
     /// The network that was used last, and how much noise it takes away.
     loaded: Option<(Option<f64>, Network)>,
 }
@@ -29,7 +30,7 @@ pub struct UpscaleSession {
 pub fn load(request: &LoadRequest<'_>, ctx: &mut dyn EngineCtx) -> Result<UpscaleSession> {
     ctx.event(Event::Stage { stage: Stage::Load })?;
     let device = device::open(request.device)?;
-    let dtype = device::dtype(request.dtype, &device);
+    let precision = device::precision(request.dtype, &device)?;
     let model = request.model()?;
     if request.fake_weights {
         return Err(Error::new(ErrorKind::Unsupported, "an upscaler has no made-up weights"));
@@ -40,7 +41,7 @@ pub fn load(request: &LoadRequest<'_>, ctx: &mut dyn EngineCtx) -> Result<Upscal
     for (role, path) in files.paths() {
         ctx.event(Event::File { role: role.into(), path: path.into() })?;
     }
-    Ok(UpscaleSession { model: model.key.clone(), files, device, dtype, loaded: None })
+    Ok(UpscaleSession { model: model.key.clone(), files, device, precision, loaded: None })
 }
 
 /// What became of the images of a folder.
@@ -71,7 +72,7 @@ impl UpscaleSession {
         let strength = self.files.strength(denoise)?;
         if self.loaded.as_ref().is_none_or(|(known, _)| *known != strength) {
             self.loaded = None;
-            self.loaded = Some((strength, self.files.load(strength, self.dtype, &self.device)?));
+            self.loaded = Some((strength, self.files.load(strength, self.precision, &self.device)?));
         }
         Ok(strength)
     }
@@ -204,6 +205,6 @@ impl Session for UpscaleSession {
     }
 
     fn describe(&self) -> String {
-        device::describe(&self.device, self.dtype)
+        device::describe(&self.device, self.precision)
     }
 }

@@ -68,7 +68,7 @@ pub struct DeviceInfo {
     pub detail: String,
 }
 
-/// The number format of weights and activations.
+/// The number format of weights, and of products where the device has such.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
@@ -81,6 +81,8 @@ pub enum Dtype {
     F16,
     /// 16-bit floats with f32's exponent.
     Bf16,
+    /// Weights in 8-bit integers that share scales, or in the fewer bits that a file has them in.
+    Int8,
 }
 
 impl FromStr for Dtype {
@@ -91,8 +93,9 @@ impl FromStr for Dtype {
             "f32" => Ok(Self::F32),
             "f16" => Ok(Self::F16),
             "bf16" => Ok(Self::Bf16),
+            "int8" => Ok(Self::Int8),
             _ => Err(Error::invalid(format!("`{s}` is not a number format"))
-                .hint("formats are: auto, f32, f16, bf16")),
+                .hint("formats are: auto, f32, f16, bf16, int8")),
         }
     }
 }

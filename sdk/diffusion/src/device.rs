@@ -2,6 +2,7 @@
 
 use atelier_sdk::engine::DeviceInfo;
 use atelier_sdk::{Device, Dtype, Error, ErrorKind, Result};
+pub use atelier_weights::Precision;
 use candle_core::DType;
 use std::panic::catch_unwind;
 
@@ -90,28 +91,43 @@ fn open_gpu(device: Device) -> Result<candle_core::Device> {
 }
 
 /// The number format that a request means on a device.
-pub fn dtype(dtype: Dtype, device: &candle_core::Device) -> DType {
-    match dtype {
+///
+/// # Errors
+/// The device has no such format.
+pub fn precision(dtype: Dtype, device: &candle_core::Device) -> Result<Precision> {
+    Ok(Precision::Float(match dtype {
         Dtype::F32 => DType::F32,
         Dtype::F16 => DType::F16,
         Dtype::Bf16 => DType::BF16,
         Dtype::Auto if device.is_cpu() => DType::F32,
         Dtype::Auto => DType::F16,
-    }
+        Dtype::Int8 if device.is_cpu() => return Ok(Precision::Int8),
+        Dtype::Int8 => {
+            let message = format!("`{}` cannot compute with weights of 8 bits", name(device));
+            return Err(Error::new(ErrorKind::Unsupported, message)
+                .hint("`--precision f16` is the smallest there; `--device cpu` knows int8"));
+        }
+    }))
 }
 
 /// `cpu f32`, `metal:0 f16`.
-pub fn describe(device: &candle_core::Device, dtype: DType) -> String {
-    let name = match device.location() {
+pub fn describe(device: &candle_core::Device, precision: impl Into<Precision>) -> String {
+    format!("{} {}", name(device), precision.into().as_str())
+}
+
+fn name(device: &candle_core::Device) -> String {
+    match device.location() {
         candle_core::DeviceLocation::Cpu => "cpu".to_string(),
         candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
         candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
-    };
-    format!("{name} {}", dtype.as_str())
+    }
 }
 
 /// Computed in 16-bit floats, the autoencoder of Stable Diffusion 1.x overflows: images turn black. The CPU computes in
-/// f32 whatever the weights are stored in.
-pub fn vae_dtype(dtype: DType, device: &candle_core::Device) -> DType {
-    if dtype == DType::F16 && !device.is_cpu() { DType::F32 } else { dtype }
+/// f32 whatever the weights are stored in; eight bits are too few for its, which are few themselves.
+pub fn vae_dtype(precision: impl Into<Precision>, device: &candle_core::Device) -> DType {
+    match precision.into().dtype() {
+        DType::F16 if !device.is_cpu() => DType::F32,
+        dtype => dtype,
+    }
 }

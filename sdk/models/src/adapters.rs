@@ -2,7 +2,7 @@
 //!
 //! Every operation is differentiable, in the input and in the factors.
 
-use atelier_ops::{Conv2dSpec, LowRank, Need, conv2d, dropout, linear, linear_adapted};
+use atelier_ops::{Conv2dSpec, LowRank, Need, Weight, conv2d, dropout, linear, linear_adapted};
 use atelier_weights::lora::{Applied, Delta, Update};
 use candle_core::{Result, Tensor};
 
@@ -19,7 +19,7 @@ pub(crate) fn linear_with(
     applied: &Applied,
     need: Need,
     x: &Tensor,
-    weight: &Tensor,
+    weight: &Weight,
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
     let Some((down, up, _, scale)) = low_rank(&applied.delta) else {
@@ -31,7 +31,7 @@ pub(crate) fn linear_with(
 }
 
 /// What an adapter adds to a linear layer's result for `x`.
-pub(crate) fn linear_change(applied: &Applied, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+pub(crate) fn linear_change(applied: &Applied, x: &Tensor, weight: &Weight) -> Result<Tensor> {
     let x = &dropped(applied, x)?;
     match low_rank(&applied.delta) {
         Some((down, up, None, scale)) => {
@@ -50,7 +50,7 @@ pub(crate) fn linear_change(applied: &Applied, x: &Tensor, weight: &Tensor) -> R
 pub(crate) fn conv_change(
     applied: &Applied,
     x: &Tensor,
-    weight: &Tensor,
+    weight: &Weight,
     spec: Conv2dSpec,
 ) -> Result<Tensor> {
     let x = &dropped(applied, x)?;

@@ -2,11 +2,11 @@
 
 use crate::adapters;
 use atelier_ops::{
-    Conv2dSpec, Need, Products, conv2d_for, group_moments, group_norm, group_norm_silu, layer_norm,
-    linear_for, silu,
+    Conv2dSpec, Format, Frozen, Need, Products, Weight, conv2d_for, group_moments, group_norm,
+    group_norm_silu, layer_norm, linear_for, silu,
 };
 use atelier_weights::lora::Applied;
-use atelier_weights::{Result, Source};
+use atelier_weights::{Elements, Located, Precision, Result, Source, StoredDtype};
 use candle_core::{DType, Device, Tensor};
 
 /// The type a network computes in: f32 on the CPU whatever its weights are stored as (f64 stays f64), elsewhere the
@@ -18,16 +18,58 @@ pub(crate) fn compute_dtype(source: &Source) -> DType {
     }
 }
 
-/// How a network multiplies when it is used and not trained: weights that are stored in bf16 as they are.
+/// How a network multiplies when it is used and not trained: weights that are stored in bf16, or in fewer bits, in bf16.
 pub(crate) fn products(source: &Source) -> Products {
-    if source.dtype() == DType::BF16 { Products::Bf16 } else { Products::Exact }
+    let rounded = matches!(source.precision(), Precision::Float(DType::BF16) | Precision::Int8);
+    if rounded { Products::Bf16 } else { Products::Exact }
+}
+
+/// The weight of a layer, and the changes that the layer is to apply to it: where it lies in its file, if its numbers there
+/// are those that are wanted.
+///
+/// Errors: missing or misshapen.
+fn weight(source: &Source, shape: &[usize]) -> Result<(Weight, Vec<Applied>)> {
+    if source.device().is_cpu()
+        && let Some((located, adapters)) = source.located(shape)?
+        && let Some(frozen) = frozen(located, source.precision(), shape)
+    {
+        return Ok((Weight::Frozen(frozen), adapters));
+    }
+    if source.precision() != Precision::Int8 || !Frozen::fits_eight_bits(shape) {
+        let (tensor, adapters) = source.layer(shape, source.dtype())?;
+        return Ok((tensor.into(), adapters));
+    }
+    let (tensor, adapters) = source.layer(shape, DType::F32)?;
+    Ok((Weight::Frozen(Frozen::eight_bits(&tensor).map_err(failed(source))?), adapters))
+}
+
+/// A weight where it lies; none if other numbers are wanted, or it cannot be read there.
+fn frozen(located: Located, precision: Precision, shape: &[usize]) -> Option<Frozen> {
+    let format = match (located.elements, precision) {
+        // What is stored in fewer bits becomes the same floats whether all at once or piece by piece where it is used.
+        (Elements::Plain(StoredDtype::F32), Precision::Float(DType::F32)) => Format::F32,
+        (Elements::Plain(StoredDtype::F16), Precision::Float(DType::F16 | DType::F32)) => Format::F16,
+        (Elements::Plain(StoredDtype::BF16), Precision::Float(DType::BF16 | DType::F32)) => Format::BF16,
+        (Elements::Blocks(format), Precision::Int8 | Precision::Float(DType::F32)) => Format::Blocks(format),
+        _ => return None,
+    };
+    Frozen::new(located.memory, located.bytes, format, shape).ok()
+}
+
+fn failed(source: &Source) -> impl Fn(candle_core::Error) -> atelier_weights::Error {
+    let tensor = source.path().to_string();
+    move |source| atelier_weights::Error::Tensor {
+        place: "the weight of a layer".into(),
+        tensor: tensor.clone(),
+        source: Box::new(source),
+    }
 }
 
 /// A fully connected layer.
 #[derive(Clone, Debug)]
 pub struct Linear {
     /// (outputs, inputs).
-    pub weight: Tensor,
+    pub weight: Weight,
     /// (outputs).
     pub bias: Option<Tensor>,
     /// Changes of the weight that are applied beside it.
@@ -43,18 +85,14 @@ impl Linear {
 
     /// Without a bias. Errors: missing or misshapen tensors.
     pub fn without_bias(source: &Source, inputs: usize, outputs: usize) -> Result<Self> {
-        let (weight, adapters) = source.layer(&[outputs, inputs])?;
+        let (weight, adapters) = weight(source, &[outputs, inputs])?;
         Ok(Self { weight, bias: None, adapters })
     }
 
     /// From the kernel (outputs, inputs, 1, 1) of a convolution, which on tokens is the same thing.
     pub fn from_pointwise(source: &Source, inputs: usize, outputs: usize) -> Result<Self> {
-        let (kernel, adapters) = source.layer(&[outputs, inputs, 1, 1])?;
-        let weight = kernel.reshape((outputs, inputs)).map_err(|e| atelier_weights::Error::Tensor {
-            place: "a 1x1 convolution".into(),
-            tensor: source.path().into(),
-            source: Box::new(e),
-        })?;
+        let (kernel, adapters) = weight(source, &[outputs, inputs, 1, 1])?;
+        let weight = kernel.reshape((outputs, inputs)).map_err(failed(source))?;
         Ok(Self { weight, bias: Some(source.get(&[outputs], "bias")?), adapters })
     }
 
@@ -84,7 +122,7 @@ impl Linear {
 #[derive(Clone, Debug)]
 pub struct Conv2d {
     /// (outputs, inputs, kernel, kernel).
-    pub weight: Tensor,
+    pub weight: Weight,
     /// (outputs).
     pub bias: Tensor,
     /// Changes of the kernel that are applied beside it.
@@ -101,7 +139,7 @@ impl Conv2d {
         kernel: usize,
         spec: Conv2dSpec,
     ) -> Result<Self> {
-        let (weight, adapters) = source.layer(&[outputs, inputs, kernel, kernel])?;
+        let (weight, adapters) = weight(source, &[outputs, inputs, kernel, kernel])?;
         Ok(Self { weight, bias: source.get(&[outputs], "bias")?, adapters, spec })
     }
 
@@ -113,14 +151,9 @@ impl Conv2d {
         kernel: usize,
         spec: Conv2dSpec,
     ) -> Result<Self> {
-        let weight = source.get(&[outputs, inputs, kernel, kernel], "weight")?;
-        let bias = Tensor::zeros(outputs, weight.dtype(), weight.device());
-        let bias = bias.map_err(|e| atelier_weights::Error::Tensor {
-            place: "a convolution without bias".into(),
-            tensor: source.path().into(),
-            source: Box::new(e),
-        })?;
-        Ok(Self { weight, bias, adapters: Vec::new(), spec })
+        let (weight, adapters) = weight(source, &[outputs, inputs, kernel, kernel])?;
+        let bias = Tensor::zeros(outputs, source.dtype(), source.device()).map_err(failed(source))?;
+        Ok(Self { weight, bias, adapters, spec })
     }
 
     /// An odd kernel that keeps the size of the image. Errors: missing or misshapen tensors.
@@ -220,4 +253,143 @@ pub(crate) fn to_tokens(x: &Tensor) -> candle_core::Result<Tensor> {
 pub(crate) fn to_image(x: &Tensor, height: usize, width: usize) -> candle_core::Result<Tensor> {
     let (batch, _, channels) = x.dims3()?;
     x.transpose(1, 2)?.contiguous()?.reshape((batch, channels, height, width))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atelier_ops::gradcheck::pseudo_normal;
+    use atelier_weights::Weights;
+    use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    const CPU: &Device = &Device::Cpu;
+
+    /// A file of a layer, its weight of this type, and what the weight then is.
+    fn file(shape: &[usize], dtype: DType) -> (Arc<Weights>, Tensor) {
+        let weight = pseudo_normal(1, shape, 0.1).to_dtype(dtype).unwrap();
+        let bias = pseudo_normal(2, shape[0], 1.0);
+        let wide = weight.to_dtype(DType::F32).unwrap();
+        let tensors = HashMap::from([("weight".to_string(), weight), ("bias".to_string(), bias)]);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        candle_core::safetensors::save(&tensors, &path).unwrap();
+        (Arc::new(Weights::from_bytes(std::fs::read(&path).unwrap(), "a file").unwrap()), wide)
+    }
+
+    fn blocks(shape: (usize, usize), format: GgmlDType) -> Arc<Weights> {
+        let quantized = |t: &Tensor, format| QTensor::quantize(t, format).unwrap();
+        let weight = quantized(&pseudo_normal(1, shape, 0.1), format);
+        let bias = quantized(&pseudo_normal(2, shape.0, 1.0), GgmlDType::F32);
+        let mut out = std::io::Cursor::new(Vec::new());
+        gguf_file::write(&mut out, &[], &[("weight", &weight), ("bias", &bias)]).unwrap();
+        Arc::new(Weights::from_bytes(out.into_inner(), "a file").unwrap())
+    }
+
+    fn linear(
+        weights: &Arc<Weights>,
+        precision: impl Into<Precision>,
+        (outputs, inputs): (usize, usize),
+    ) -> Linear {
+        Linear::new(&Source::from_weights(weights.clone(), precision, CPU), inputs, outputs).unwrap()
+    }
+
+    fn numbers(t: &Tensor) -> Vec<f32> {
+        t.flatten_all().unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap()
+    }
+
+    /// The largest difference, of the largest number.
+    fn error(a: &Tensor, b: &Tensor) -> f32 {
+        let (a, b) = (numbers(a), numbers(b));
+        assert_eq!(a.len(), b.len());
+        let largest = b.iter().fold(0f32, |m, v| m.max(v.abs()));
+        a.iter().zip(&b).fold(0f32, |e, (a, b)| e.max((a - b).abs())) / largest
+    }
+
+    #[test]
+    fn a_weight_is_used_where_it_lies_if_its_numbers_are_those_wanted() {
+        use DType::{BF16, F16, F32, F64};
+        for (stored, wanted, there) in [
+            (F32, F32, true),
+            (F16, F16, true),
+            (BF16, BF16, true),
+            (F16, F32, true),
+            (BF16, F32, true),
+            (F32, F16, false),
+            (F16, BF16, false),
+            (F32, F64, false),
+        ] {
+            let (weights, wide) = file(&[33, 64], stored);
+            let layer = linear(&weights, wanted, (33, 64));
+            assert_eq!(matches!(layer.weight, Weight::Frozen(_)), there, "{stored:?} as {wanted:?}");
+            let kept = wide.to_dtype(wanted).unwrap();
+            let got = layer.weight.to_dtype(wanted).unwrap();
+            assert_eq!(numbers(&got), numbers(&kept), "{stored:?} as {wanted:?}");
+            assert_eq!(weights.unused(), Vec::<String>::new());
+            let x = pseudo_normal(3, (2, 5, 64), 1.0)
+                .to_dtype(compute_dtype(&Source::from_weights(weights, wanted, CPU)));
+            let (x, bias) = (x.unwrap(), layer.bias.as_ref());
+            let want = linear_for(Need::Value, &x, &kept, bias).unwrap();
+            assert_eq!(numbers(&layer.forward(&x).unwrap()), numbers(&want), "{stored:?} as {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn eight_bits_are_made_of_floats_and_blocks_are_used_as_they_are() {
+        let x = pseudo_normal(3, (7, 256), 1.0);
+        let shape = (33, 256);
+        let (floats, wide) = file(&[33, 256], DType::F32);
+        let exact = linear(&floats, DType::F32, shape).forward(&x).unwrap();
+        let layer = linear(&floats, Precision::Int8, shape);
+        assert!(matches!(layer.weight, Weight::Frozen(_)));
+        assert!(error(&layer.weight.to_dtype(DType::F32).unwrap(), &wide) < 1.0 / 254.0 + 1.0 / 2048.0);
+        let off = error(&layer.forward(&x).unwrap(), &exact);
+        assert!(off > 0.0 && off < 0.01, "{off}");
+        for format in [GgmlDType::Q8_0, GgmlDType::Q4_0, GgmlDType::Q6K] {
+            let weights = blocks(shape, format);
+            let layer = linear(&weights, Precision::Int8, shape);
+            assert!(matches!(layer.weight, Weight::Frozen(_)));
+            let float = linear(&weights, DType::F32, shape);
+            assert!(matches!(float.weight, Weight::Frozen(_)));
+            let source = Source::from_weights(weights.clone(), DType::F32, CPU);
+            let copied = source.get(&[33, 256], "weight").unwrap();
+            assert_eq!(numbers(&float.weight.to_dtype(DType::F32).unwrap()), numbers(&copied), "{format:?}");
+            let want = linear_for(Need::Value, &x, &copied, float.bias.as_ref()).unwrap();
+            assert_eq!(numbers(&float.forward(&x).unwrap()), numbers(&want), "{format:?}");
+            let off = error(&layer.forward(&x).unwrap(), &want);
+            // Where the processor multiplies in bf16, inputs are rounded; and biases are stored in f16.
+            assert!(off < 0.01, "{format:?}: {off}");
+        }
+    }
+
+    #[test]
+    fn rows_that_are_no_whole_blocks_keep_16_bits() {
+        let (weights, _) = file(&[8, 4, 3, 3], DType::F32);
+        let source = Source::from_weights(weights, Precision::Int8, CPU);
+        let conv = Conv2d::same(&source, 4, 8, 3).unwrap();
+        assert!(matches!(&conv.weight, Weight::Tensor(weight) if weight.dtype() == DType::F16));
+    }
+
+    #[test]
+    fn a_weight_that_lies_where_it_cannot_be_read_is_copied() {
+        let header = br#"{"weight":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"bias":{"dtype":"F32","shape":[2],"data_offsets":[24,32]}} "#;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header);
+        assert!(!bytes.len().is_multiple_of(4));
+        bytes.extend((0..8).flat_map(|i| (i as f32).to_le_bytes()));
+        let weights = Arc::new(Weights::from_bytes(bytes, "a file").unwrap());
+        let layer = linear(&weights, DType::F32, (2, 3));
+        assert!(matches!(layer.weight, Weight::Tensor(_)));
+        assert_eq!(numbers(&layer.weight.to_dtype(DType::F32).unwrap()), [0., 1., 2., 3., 4., 5.]);
+    }
+
+    #[test]
+    fn a_missing_or_misshapen_weight_is_named() {
+        let (weights, _) = file(&[33, 64], DType::F32);
+        let build = |inputs| Linear::new(&Source::from_weights(weights.clone(), DType::F32, CPU), inputs, 33);
+        assert!(build(65).unwrap_err().to_string().contains("expected shape [33, 65], found [33, 64]"));
+        let nowhere = Source::from_weights(weights.clone(), DType::F32, CPU).pp("mid");
+        assert!(Linear::without_bias(&nowhere, 64, 33).unwrap_err().to_string().contains("mid.weight"));
+    }
 }

@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use atelier_weights::lora::{Adaptation, Modules, Part};
-use atelier_weights::{CheckpointPart, Component, ConfigFile, Provider, Source};
-use candle_core::{DType, Device};
+use atelier_weights::{CheckpointPart, Component, ConfigFile, Precision, Provider, Source};
+use candle_core::Device;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,20 +32,28 @@ pub trait Network: Sized {
         Modules::of(|source| Self::build(source, config))
     }
 
-    /// Builds the network of a folder, its `config.json` and weights, stored as `dtype` on `device`.
+    /// Builds the network of a folder, its `config.json` and weights, stored as `precision` says on `device`.
     ///
     /// # Errors
     /// Files missing or broken, a configuration out of bounds, weights of another architecture.
-    fn open(folder: impl AsRef<Path>, dtype: DType, device: &Device) -> Result<Opened<Self>> {
-        Prepared::new(Component::folder(folder)?)?.build(dtype, device)
+    fn open(
+        folder: impl AsRef<Path>,
+        precision: impl Into<Precision>,
+        device: &Device,
+    ) -> Result<Opened<Self>> {
+        Prepared::new(Component::folder(folder)?)?.build(precision, device)
     }
 
-    /// Builds the network from a part of a checkpoint in one file, stored as `dtype` on `device`.
+    /// Builds the network from a part of a checkpoint in one file, stored as `precision` says on `device`.
     ///
     /// # Errors
     /// A configuration out of bounds, missing or misshapen tensors.
-    fn from_part(part: CheckpointPart, dtype: DType, device: &Device) -> Result<Opened<Self>> {
-        Prepared::new(part.into())?.build(dtype, device)
+    fn from_part(
+        part: CheckpointPart,
+        precision: impl Into<Precision>,
+        device: &Device,
+    ) -> Result<Opened<Self>> {
+        Prepared::new(part.into())?.build(precision, device)
     }
 }
 
@@ -91,17 +99,24 @@ impl<M: Network> Prepared<M> {
         &self.tensors
     }
 
-    /// Memory the weights take as `dtype`, in bytes; 0 where that is not known.
-    pub fn bytes(&self, dtype: DType) -> u64 {
-        self.tensors.elements() * dtype.size_in_bytes() as u64
+    /// Memory the weights take as `precision` says, in bytes; 0 where that is not known.
+    pub fn bytes(&self, precision: impl Into<Precision>) -> u64 {
+        precision.into().bytes(self.tensors.elements())
     }
 
-    /// Builds the network, stored as `dtype` on `device`.
+    /// [`Self::bytes`], where those of layers are used where they lie in their files if they can be.
+    pub fn bytes_in_place(&self, precision: impl Into<Precision>) -> u64 {
+        let (precision, stored) = (precision.into(), self.tensors.stored_bytes());
+        let bytes = self.bytes(precision);
+        if precision.takes_what_is_stored() && stored > 0 { bytes.min(stored) } else { bytes }
+    }
+
+    /// Builds the network, stored as `precision` says on `device`.
     ///
     /// # Errors
     /// Missing or misshapen tensors.
-    pub fn build(&self, dtype: DType, device: &Device) -> Result<Opened<M>> {
-        self.build_from(&Source::new(self.tensors.clone(), dtype, device))
+    pub fn build(&self, precision: impl Into<Precision>, device: &Device) -> Result<Opened<M>> {
+        self.build_from(&Source::new(self.tensors.clone(), precision, device))
     }
 
     /// [`Self::build`] with adapters on the weights, those for `part`.
@@ -112,10 +127,10 @@ impl<M: Network> Prepared<M> {
         &self,
         part: Part,
         adaptation: &Adaptation,
-        dtype: DType,
+        precision: impl Into<Precision>,
         device: &Device,
     ) -> Result<Opened<M>> {
-        self.build_from(&adaptation.source(part, self.tensors.clone(), dtype, device))
+        self.build_from(&adaptation.source(part, self.tensors.clone(), precision, device))
     }
 
     fn build_from(&self, source: &Source) -> Result<Opened<M>> {

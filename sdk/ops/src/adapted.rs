@@ -6,6 +6,7 @@ use crate::matmul::Mat;
 use crate::products::{self, Products};
 use crate::stored;
 use crate::tape::Need;
+use crate::weight::{Operand, Weight};
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 
 /// Factors of a change of a weight: `scale · up · down`.
@@ -24,15 +25,16 @@ pub struct LowRank<'a> {
 /// Shapes as for [`crate::linear`]. As one operation it needs no passes over results as large as y or x to add them up,
 /// neither forward nor back. For the gradient alone nothing is computed. Where the weight or bias is itself a variable,
 /// or on another device, it is the composition.
-pub fn linear_adapted(
+pub fn linear_adapted<'a>(
     need: Need,
     x: &Tensor,
-    weight: &Tensor,
+    weight: impl Into<Operand<'a>>,
     bias: Option<&Tensor>,
     LowRank { down, up, scale }: LowRank,
 ) -> Result<Tensor> {
+    let weight = weight.into();
     let _span = crate::span!("linear_adapted", x = ?x.dims(), weight = ?weight.dims(), down = ?down.dims());
-    let (outputs, inputs) = weight.dims2()?;
+    let (outputs, inputs) = weight.shape().dims2()?;
     let rank = down.dim(0)?;
     if down.dims() != [rank, inputs] || up.dims() != [outputs, rank] || rank == 0 {
         bail!("linear_adapted: factors {:?} and {:?} for {:?}", down.shape(), up.shape(), weight.shape())
@@ -45,7 +47,10 @@ pub fn linear_adapted(
         return linear_for(need, x, weight, bias)? + linear_for(Need::Value, &inner, up, None)?;
     }
     let op = LinearAdapted {
-        weight: stored::operand(weight)?,
+        weight: match weight {
+            Operand::Tensor(weight) => Weight::Tensor(stored::operand(weight)?),
+            Operand::Frozen(weight) => Weight::Frozen(weight.clone()),
+        },
         bias: bias.map(prepare).transpose()?,
         scale: scale as f32,
         need,
@@ -55,7 +60,7 @@ pub fn linear_adapted(
 }
 
 struct LinearAdapted {
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
     scale: f32,
     need: Need,
@@ -151,7 +156,7 @@ impl CustomOp3 for LinearAdapted {
         let x = host::elements(s1, l1, self.name())?;
         let down = host::elements(s2, l2, self.name())?;
         let up = host::elements(s3, l3, self.name())?;
-        let (n, k) = self.weight.dims2()?;
+        let (n, k) = Operand::from(&self.weight).shape().dims2()?;
         let s = Sizes { m: x.len() / k, n, k, r: down.len() / k };
         let mut dims = l1.dims().to_vec();
         dims.pop();
@@ -172,7 +177,7 @@ impl CustomOp3 for LinearAdapted {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let _span = crate::span!("linear_adapted.backward", x = ?x.dims(), weight = ?self.weight.dims());
         let name = self.name();
-        let (n, k) = self.weight.dims2()?;
+        let (n, k) = Operand::from(&self.weight).shape().dims2()?;
         let s = Sizes { m: x.elem_count() / k, n, k, r: down.dim(0)? };
         let wanted = x.track_op();
         let [dx, d_down, d_up] = host::with(x, name, |x| {

@@ -17,7 +17,8 @@ use crate::host;
 use crate::products::{self, Products};
 use crate::stored::{self, Stored};
 use crate::tape::Need;
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
+use crate::weight::{Frozen, Operand};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
 pub(crate) use columns::Geometry;
 
 /// Zeros added around an image, in pixels.
@@ -65,21 +66,27 @@ impl Conv2dSpec {
 ///
 /// The result is (B, Co, (H + padding - kh) / stride + 1, (W + padding - kw) / stride + 1) in x's dtype. A weight of
 /// another dtype is converted for the call. Errors: shapes that do not fit, a kernel larger than the padded image.
-pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, spec: Conv2dSpec) -> Result<Tensor> {
+pub fn conv2d<'a>(
+    x: &Tensor,
+    weight: impl Into<Operand<'a>>,
+    bias: Option<&Tensor>,
+    spec: Conv2dSpec,
+) -> Result<Tensor> {
     conv2d_for(Need::Value, x, weight, bias, spec)
 }
 
 /// [`conv2d`], of whose result only what is needed is computed. For the gradient alone that is nothing: the numbers
 /// of the result are then zeros.
-pub fn conv2d_for(
+pub fn conv2d_for<'a>(
     need: Need,
     x: &Tensor,
-    weight: &Tensor,
+    weight: impl Into<Operand<'a>>,
     bias: Option<&Tensor>,
     spec: Conv2dSpec,
 ) -> Result<Tensor> {
+    let weight = weight.into();
     let _span = crate::span!("conv2d", x = ?x.dims(), weight = ?weight.dims(), stride = spec.stride);
-    let geometry = Geometry::new(x.dims4()?, weight.dims4()?, spec)?;
+    let geometry = Geometry::new(x.dims4()?, weight.shape().dims4()?, spec)?;
     if let Some(bias) = bias
         && bias.dims() != [geometry.co]
     {
@@ -87,14 +94,24 @@ pub fn conv2d_for(
     }
     if !host::is_native(x) {
         let bias = bias.map(|b| b.to_dtype(x.dtype())).transpose()?;
-        return composed::conv2d(x, &weight.to_dtype(x.dtype())?, bias.as_ref(), spec);
+        return composed::conv2d(x, &weight.beside(x)?, bias.as_ref(), spec);
     }
     let bias = match bias {
         Some(bias) => host::prepare(bias)?,
         None => Tensor::zeros(geometry.co, DType::F32, x.device())?,
     };
-    let op = Conv2d { geometry, need, products: products::of_call(&[x, weight, &bias]) };
-    host::prepare(x)?.apply_op3(&stored::operand(weight)?, &bias, op)?.to_dtype(x.dtype())
+    let input = host::prepare(x)?;
+    let y = match weight {
+        Operand::Tensor(weight) => {
+            let op = Conv2d { geometry, need, products: products::of_call(&[x, weight, &bias]) };
+            input.apply_op3(&stored::operand(weight)?, &bias, op)
+        }
+        Operand::Frozen(weight) => {
+            let op = Conv2d { geometry, need, products: products::of_call(&[x, &bias]) };
+            input.apply_op2(&bias, FrozenConv2d { op, weight: weight.clone() })
+        }
+    };
+    y?.to_dtype(x.dtype())
 }
 
 struct Conv2d {
@@ -103,9 +120,72 @@ struct Conv2d {
     products: Products,
 }
 
+impl Conv2d {
+    fn value(&self, x: &[f32], weight: Stored, bias: &[f32]) -> (CpuStorage, Shape) {
+        let g = &self.geometry;
+        let shape = (g.batch, g.co, g.oh, g.ow);
+        if self.need == Need::Gradient {
+            return host::output(vec![0f32; g.batch * g.co * g.oh * g.ow], shape);
+        }
+        host::output(passes::forward(g, x, weight, bias, self.products), shape)
+    }
+
+    /// The gradient of x, if it is part of the graph.
+    fn input_gradient(&self, x: &Tensor, gy: &[f32], weight: Operand) -> Result<Option<Tensor>> {
+        if !x.track_op() {
+            return Ok(None);
+        }
+        let dx = stored::with(weight, NAME, |w| Ok(passes::input_gradient(&self.geometry, gy, w)))?;
+        Tensor::from_vec(dx, x.shape(), x.device()).map(Some)
+    }
+}
+
+/// The gradient of a bias, if it is part of the graph.
+fn bias_gradient(bias: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+    bias.track_op().then(|| grad.sum((0, 2, 3))).transpose()
+}
+
+const NAME: &str = "conv2d";
+
+/// [`Conv2d`] with a weight that is no tensor.
+struct FrozenConv2d {
+    op: Conv2d,
+    weight: Frozen,
+}
+
+impl CustomOp2 for FrozenConv2d {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, bias) = (host::elements(s1, l1, NAME)?, host::elements(s2, l2, NAME)?);
+        Ok(self.op.value(x, self.weight.stored(), bias))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        bias: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let weight = Operand::Frozen(&self.weight);
+        let _span = crate::span!("conv2d.backward", x = ?x.dims(), weight = ?weight.dims());
+        let dx = host::with(grad, NAME, |gy| self.op.input_gradient(x, gy, weight))?;
+        Ok((dx, bias_gradient(bias, grad)?))
+    }
+}
+
 impl CustomOp3 for Conv2d {
     fn name(&self) -> &'static str {
-        "conv2d"
+        NAME
     }
 
     fn cpu_fwd(
@@ -117,15 +197,8 @@ impl CustomOp3 for Conv2d {
         s3: &CpuStorage,
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let x = host::elements(s1, l1, self.name())?;
-        let bias = host::elements(s3, l3, self.name())?;
-        let g = &self.geometry;
-        let shape = (g.batch, g.co, g.oh, g.ow);
-        if self.need == Need::Gradient {
-            return Ok(host::output(vec![0f32; g.batch * g.co * g.oh * g.ow], shape));
-        }
-        let weight = Stored::of(s2, l2, self.name())?;
-        Ok(host::output(passes::forward(g, x, weight, bias, self.products), shape))
+        let (x, bias) = (host::elements(s1, l1, NAME)?, host::elements(s3, l3, NAME)?);
+        Ok(self.value(x, Stored::of(s2, l2, NAME)?, bias))
     }
 
     fn bwd(
@@ -137,22 +210,14 @@ impl CustomOp3 for Conv2d {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let _span = crate::span!("conv2d.backward", x = ?x.dims(), weight = ?weight.dims());
-        let g = &self.geometry;
-        host::with(grad, self.name(), |gy| {
-            let dx = if x.track_op() {
-                let dx = stored::with(weight, self.name(), |w| Ok(passes::input_gradient(g, gy, w)))?;
-                Some(Tensor::from_vec(dx, x.shape(), x.device())?)
-            } else {
-                None
-            };
+        host::with(grad, NAME, |gy| {
             let dw = if weight.track_op() {
-                let dw = host::with(x, self.name(), |x| Ok(passes::weight_gradient(g, gy, x)))?;
+                let dw = host::with(x, NAME, |x| Ok(passes::weight_gradient(&self.geometry, gy, x)))?;
                 Some(Tensor::from_vec(dw, weight.shape(), x.device())?)
             } else {
                 None
             };
-            let db = if bias.track_op() { Some(grad.sum((0, 2, 3))?) } else { None };
-            Ok((dx, dw, db))
+            Ok((self.input_gradient(x, gy, weight.into())?, dw, bias_gradient(bias, grad)?))
         })
     }
 }

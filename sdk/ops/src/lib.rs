@@ -11,6 +11,7 @@
 mod activation;
 mod adapted;
 mod attention;
+mod blocks;
 mod composed;
 mod conv;
 mod dropout;
@@ -28,6 +29,7 @@ mod simd;
 mod stored;
 mod tape;
 mod upsample;
+mod weight;
 #[cfg(target_arch = "x86_64")]
 mod wide;
 
@@ -46,6 +48,7 @@ pub use rectify::{add_scaled, leaky_relu, prelu};
 pub use scope::scope;
 pub use tape::{Gradients, Keep, Need, Tape, Value};
 pub use upsample::upsample_nearest;
+pub use weight::{Format, Frozen, Memory, Operand, Weight};
 
 /// For [`span!`].
 #[doc(hidden)]

@@ -6,46 +6,141 @@ use crate::matmul::{Mat, Target, product};
 use crate::products::{self, Products};
 use crate::stored::{self, Stored};
 use crate::tape::Need;
+use crate::weight::{Frozen, Operand};
 #[cfg(target_arch = "x86_64")]
 use crate::wide::{
     Unit,
     product::{Base, Right, multiply},
 };
-use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 /// y = x Wᵀ + b.
 ///
 /// `x` is (..., inputs), `weight` (outputs, inputs), `bias` (outputs); the result is (..., outputs) in x's dtype.
 /// A weight of another dtype is converted for the call.
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub fn linear<'a>(x: &Tensor, weight: impl Into<Operand<'a>>, bias: Option<&Tensor>) -> Result<Tensor> {
     linear_for(Need::Value, x, weight, bias)
 }
 
 /// [`linear`], of whose result only what is needed is computed. For the gradient alone that is nothing: the numbers
 /// of the result are then zeros.
-pub fn linear_for(need: Need, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub fn linear_for<'a>(
+    need: Need,
+    x: &Tensor,
+    weight: impl Into<Operand<'a>>,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
+    let weight = weight.into();
     let _span = crate::span!("linear", x = ?x.dims(), weight = ?weight.dims());
-    let (outputs, inputs) = weight.dims2()?;
-    if x.rank() == 0 || x.dim(D::Minus1)? != inputs || weight.elem_count() == 0 {
+    let (outputs, inputs) = weight.shape().dims2()?;
+    if x.rank() == 0 || x.dim(D::Minus1)? != inputs || outputs * inputs == 0 {
         bail!("linear: input {:?} for a weight {:?}", x.shape(), weight.shape())
     }
     if !host::is_native(x) {
         let bias = bias.map(|b| b.to_dtype(x.dtype())).transpose()?;
-        return composed::linear(x, &weight.to_dtype(x.dtype())?, bias.as_ref());
+        return composed::linear(x, &weight.beside(x)?, bias.as_ref());
     }
     let bias = match bias {
         Some(bias) if bias.dims() == [outputs] => host::prepare(bias)?,
         Some(bias) => bail!("linear: bias {:?} for {outputs} outputs", bias.shape()),
         None => Tensor::zeros(outputs, candle_core::DType::F32, x.device())?,
     };
-    let op = Linear { need, products: products::of_call(&[x, weight, &bias]) };
-    host::prepare(x)?.apply_op3(&stored::operand(weight)?, &bias, op)?.to_dtype(x.dtype())
+    let input = host::prepare(x)?;
+    let y = match weight {
+        Operand::Tensor(weight) => {
+            let op = Linear { need, products: products::of_call(&[x, weight, &bias]) };
+            input.apply_op3(&stored::operand(weight)?, &bias, op)
+        }
+        Operand::Frozen(weight) => {
+            let op = Linear { need, products: products::of_call(&[x, &bias]) };
+            input.apply_op2(&bias, FrozenLinear { op, weight: weight.clone() })
+        }
+    };
+    y?.to_dtype(x.dtype())
 }
 
 struct Linear {
     need: Need,
     products: Products,
+}
+
+impl Linear {
+    /// y of a weight (n, k).
+    fn value(
+        &self,
+        (x, dims): (&[f32], &[usize]),
+        weight: Stored,
+        (n, k): (usize, usize),
+        bias: &[f32],
+    ) -> (CpuStorage, Shape) {
+        let mut y = vec![0f32; x.len() / k * n];
+        if self.need == Need::Value {
+            times_transposed(&mut y, Some(bias), x, weight, (n, k), self.products);
+        }
+        let mut dims = dims.to_vec();
+        dims.pop();
+        dims.push(n);
+        host::output(y, dims)
+    }
+}
+
+/// The gradient of x, if it is part of the graph.
+fn input_gradient(x: &Tensor, grad: &Tensor, weight: Operand) -> Result<Option<Tensor>> {
+    if !x.track_op() {
+        return Ok(None);
+    }
+    let mut out = vec![0f32; x.elem_count()];
+    host::with(grad, NAME, |g| {
+        stored::with(weight, NAME, |w| {
+            times(&mut out, g, w, weight.shape().dims2()?);
+            Ok(())
+        })
+    })?;
+    Tensor::from_vec(out, x.shape(), x.device()).map(Some)
+}
+
+/// The gradient of a bias (n), if it is part of the graph.
+fn bias_gradient(bias: &Tensor, grad: &Tensor, n: usize) -> Result<Option<Tensor>> {
+    bias.track_op().then(|| grad.reshape(((), n))?.sum(0)).transpose()
+}
+
+const NAME: &str = "linear";
+
+/// [`Linear`] with a weight that is no tensor.
+struct FrozenLinear {
+    op: Linear,
+    weight: Frozen,
+}
+
+impl CustomOp2 for FrozenLinear {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, bias) = (host::elements(s1, l1, NAME)?, host::elements(s2, l2, NAME)?);
+        let size = Operand::Frozen(&self.weight).shape().dims2()?;
+        Ok(self.op.value((x, l1.dims()), self.weight.stored(), size, bias))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        bias: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let weight = Operand::Frozen(&self.weight);
+        let _span = crate::span!("linear.backward", x = ?x.dims(), weight = ?weight.dims());
+        Ok((input_gradient(x, grad, weight)?, bias_gradient(bias, grad, bias.elem_count())?))
+    }
 }
 
 /// Rows x columns of the result one job computes.
@@ -153,7 +248,7 @@ fn times_elsewhere(dx: &mut [f32], g: &[f32], w: Stored, (n, k): (usize, usize))
 
 impl CustomOp3 for Linear {
     fn name(&self) -> &'static str {
-        "linear"
+        NAME
     }
 
     fn cpu_fwd(
@@ -167,17 +262,7 @@ impl CustomOp3 for Linear {
     ) -> Result<(CpuStorage, Shape)> {
         let x = host::elements(s1, l1, self.name())?;
         let bias = host::elements(s3, l3, self.name())?;
-        let (n, k) = l2.shape().dims2()?;
-        let m = x.len() / k;
-        let mut y = vec![0f32; m * n];
-        if self.need == Need::Value {
-            let weight = Stored::of(s2, l2, self.name())?;
-            times_transposed(&mut y, Some(bias), x, weight, (n, k), self.products);
-        }
-        let mut dims = l1.dims().to_vec();
-        dims.pop();
-        dims.push(n);
-        Ok(host::output(y, dims))
+        Ok(self.value((x, l1.dims()), Stored::of(s2, l2, self.name())?, l2.shape().dims2()?, bias))
     }
 
     fn bwd(
@@ -191,18 +276,6 @@ impl CustomOp3 for Linear {
         let _span = crate::span!("linear.backward", x = ?x.dims(), weight = ?weight.dims());
         let (n, k) = weight.dims2()?;
         let m = x.elem_count() / k;
-        let dx = if x.track_op() {
-            let mut out = vec![0f32; m * k];
-            host::with(grad, self.name(), |g| {
-                stored::with(weight, self.name(), |w| {
-                    times(&mut out, g, w, (n, k));
-                    Ok(())
-                })
-            })?;
-            Some(Tensor::from_vec(out, x.shape(), x.device())?)
-        } else {
-            None
-        };
         let dw = if weight.track_op() {
             let mut out = vec![0f32; n * k];
             host::with(grad, self.name(), |g| {
@@ -221,8 +294,7 @@ impl CustomOp3 for Linear {
         } else {
             None
         };
-        let db = if bias.track_op() { Some(grad.reshape(((), n))?.sum(0)?) } else { None };
-        Ok((dx, dw, db))
+        Ok((input_gradient(x, grad, weight.into())?, dw, bias_gradient(bias, grad, n)?))
     }
 }
 

@@ -1,6 +1,8 @@
-//! Frozen weights as they are stored, in 16 bits or 32, widened piece by piece where kernels use them.
+//! Frozen weights as they are stored, in 32 bits or fewer, widened piece by piece where kernels use them.
 
+use crate::blocks::Blocks;
 use crate::host::{self, blocks, scratch};
+use crate::weight::Operand;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
 use half::slice::HalfFloatSliceExt;
@@ -20,6 +22,8 @@ pub(crate) enum Stored<'a> {
     F32(&'a [f32]),
     F16(&'a [f16]),
     BF16(&'a [bf16]),
+    /// The bytes of so many numbers in blocks.
+    Blocks(Blocks, &'a [u8], usize),
 }
 
 /// Elements widened at once: few enough to be in the cache still when the product reads them.
@@ -47,6 +51,7 @@ impl<'a> Stored<'a> {
             Self::F32(data) => data.len(),
             Self::F16(data) => data.len(),
             Self::BF16(data) => data.len(),
+            Self::Blocks(_, _, count) => count,
         }
     }
 
@@ -65,6 +70,7 @@ impl<'a> Stored<'a> {
             Self::F32(data) => out.copy_from_slice(&data[range]),
             Self::F16(data) => data[range].convert_to_f32_slice(out),
             Self::BF16(data) => data[range].convert_to_f32_slice(out),
+            Self::Blocks(blocks, bytes, _) => blocks.widen(bytes, start, out),
         }
     }
 
@@ -100,9 +106,16 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// Lends the elements of a CPU tensor of any layout.
-pub(crate) fn with<R>(x: &Tensor, op: &str, f: impl FnOnce(Stored) -> Result<R>) -> Result<R> {
-    let x = x.contiguous()?;
+/// Lends the elements of a weight on the CPU, of any layout.
+pub(crate) fn with<'a, R>(
+    weight: impl Into<Operand<'a>>,
+    op: &str,
+    f: impl FnOnce(Stored) -> Result<R>,
+) -> Result<R> {
+    let x = match weight.into() {
+        Operand::Tensor(x) => x.contiguous()?,
+        Operand::Frozen(frozen) => return f(frozen.stored()),
+    };
     let (storage, layout) = x.storage_and_layout();
     match &*storage {
         Storage::Cpu(cpu) => f(Stored::of(cpu, layout, op)?),

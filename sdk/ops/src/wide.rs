@@ -46,9 +46,9 @@ impl Unit {
         if has_avx512() { Some(Self(Kind::Avx512)) } else { Self::avx2() }
     }
 
-    /// That for bf16 operands, if it was asked for, the weight is stored so, and there is one.
+    /// That for bf16 operands, if it was asked for, the weight is stored so or in fewer bits, and there is one.
     pub(crate) fn bf16_for(products: Products, weight: Stored) -> Option<Self> {
-        let wanted = products == Products::Bf16 && matches!(weight, Stored::BF16(_));
+        let wanted = products == Products::Bf16 && matches!(weight, Stored::BF16(_) | Stored::Blocks(..));
         if wanted { Self::bf16() } else { None }
     }
 

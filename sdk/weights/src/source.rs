@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::fake::Fake;
+use crate::located::{Located, Precision};
 use crate::lora::Applied;
 use crate::weights::Weights;
 use candle_core::{DType, Device, Tensor};
@@ -30,10 +31,25 @@ pub trait Provider: Send + Sync {
         Ok((self.tensor(name, shape, dtype, device)?, Vec::new()))
     }
 
+    /// Where the weight `name` of a layer lies, and the changes of [`Self::layer`]: none from a provider that would have to
+    /// compute or to reorder it, nor where it has another shape, which [`Self::layer`] tells.
+    fn located(
+        &self,
+        _: &str,
+        _shape: &[usize],
+        _: DType,
+        _: &Device,
+    ) -> Result<Option<(Located, Vec<Applied>)>> {
+        Ok(None)
+    }
+
     /// The names that were never asked for, sorted, but for those known to be of no use.
     fn unused(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Gives the memory of what lies in files back to the system, which reads it again when it is used.
+    fn release(&self) {}
 
     /// The files that hold them.
     fn paths(&self) -> &[PathBuf] {
@@ -44,6 +60,11 @@ pub trait Provider: Send + Sync {
     fn elements(&self) -> u64 {
         0
     }
+
+    /// Bytes of all tensors in their files; 0 where there are none.
+    fn stored_bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// A place in a tree of named tensors; networks are built from it, each module from its own branch.
@@ -51,25 +72,25 @@ pub trait Provider: Send + Sync {
 pub struct Source {
     provider: Arc<dyn Provider>,
     path: String,
-    dtype: DType,
+    precision: Precision,
     device: Device,
 }
 
 impl Source {
-    /// The root of any provider's tensors, given out as `dtype` on `device`.
-    pub fn new(provider: Arc<dyn Provider>, dtype: DType, device: &Device) -> Self {
-        Self { provider, path: String::new(), dtype, device: device.clone() }
+    /// The root of any provider's tensors, stored as `precision` says on `device`.
+    pub fn new(provider: Arc<dyn Provider>, precision: impl Into<Precision>, device: &Device) -> Self {
+        Self { provider, path: String::new(), precision: precision.into(), device: device.clone() }
     }
 
     /// The root of the tensors of files.
-    pub fn from_weights(weights: Arc<Weights>, dtype: DType, device: &Device) -> Self {
-        Self::new(weights, dtype, device)
+    pub fn from_weights(weights: Arc<Weights>, precision: impl Into<Precision>, device: &Device) -> Self {
+        Self::new(weights, precision, device)
     }
 
     /// Made-up weights for benchmarks: whatever is asked for exists, with values close to N(0, 1 / inputs)
     /// (norm weights 1, biases 0), the same for the same seed and name.
-    pub fn fake(seed: u64, dtype: DType, device: &Device) -> Self {
-        Self::new(fake(seed), dtype, device)
+    pub fn fake(seed: u64, precision: impl Into<Precision>, device: &Device) -> Self {
+        Self::new(fake(seed), precision, device)
     }
 
     /// Tensors in memory. A `Var`'s tensor stays the variable it is if it has this dtype and device, so gradients
@@ -88,14 +109,21 @@ impl Source {
     ///
     /// Errors: missing, or of another shape; the message has the full name.
     pub fn get(&self, shape: &[usize], name: &str) -> Result<Tensor> {
-        self.provider.tensor(&self.full(&name), shape, self.dtype, &self.device)
+        self.provider.tensor(&self.full(&name), shape, self.dtype(), &self.device)
     }
 
-    /// The weight of this layer, which must have `shape`, and the changes that the layer is to apply to it.
+    /// The weight of this layer, which must have `shape`, as `dtype`, and the changes that the layer is to apply to it.
     ///
     /// Errors: those of [`Self::get`].
-    pub fn layer(&self, shape: &[usize]) -> Result<(Tensor, Vec<Applied>)> {
-        self.provider.layer(&self.full(&"weight"), shape, self.dtype, &self.device)
+    pub fn layer(&self, shape: &[usize], dtype: DType) -> Result<(Tensor, Vec<Applied>)> {
+        self.provider.layer(&self.full(&"weight"), shape, dtype, &self.device)
+    }
+
+    /// Where the weight of this layer lies, see [`Provider::located`].
+    ///
+    /// Errors: changes that cannot be had on this device.
+    pub fn located(&self, shape: &[usize]) -> Result<Option<(Located, Vec<Applied>)>> {
+        self.provider.located(&self.full(&"weight"), shape, self.dtype(), &self.device)
     }
 
     /// Whether this place has a tensor `name`. Made-up weights have every name.
@@ -105,7 +133,12 @@ impl Source {
 
     /// The type tensors are given out as.
     pub fn dtype(&self) -> DType {
-        self.dtype
+        self.precision.dtype()
+    }
+
+    /// What the weights of layers are stored as.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The device tensors are put on.

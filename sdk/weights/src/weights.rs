@@ -2,6 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::header::{Header, StoredDtype, TensorInfo};
+use crate::located::{Elements, Located};
+use crate::lora::Applied;
 use crate::source::Provider;
 use crate::{convert, gguf, torch};
 use candle_core::quantized::GgmlDType;
@@ -9,8 +11,9 @@ use candle_core::{DType, Device, Tensor};
 use memmap2::Mmap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How the elements of a tensor lie in its bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,9 +42,8 @@ enum Content {
     Memory(Vec<u8>),
 }
 
-impl std::ops::Deref for Content {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
+impl AsRef<[u8]> for Content {
+    fn as_ref(&self) -> &[u8] {
         match self {
             Self::Map(map) => map,
             Self::Memory(bytes) => bytes,
@@ -55,7 +57,7 @@ impl std::ops::Deref for Content {
 pub struct Weights {
     place: String,
     paths: Vec<PathBuf>,
-    files: Vec<Content>,
+    files: Vec<Arc<Content>>,
     tensors: BTreeMap<String, Entry>,
     metadata: BTreeMap<String, String>,
     used: Mutex<BTreeSet<String>>,
@@ -111,7 +113,7 @@ impl Weights {
     pub(crate) fn mapped(path: &Path, read: impl FnOnce(&[u8]) -> Result<Vec<Found>>) -> Result<Self> {
         let mut weights = Self::none(path.display().to_string());
         let content = map(path)?;
-        weights.insert(read(&content)?, content, path)?;
+        weights.insert(read(content.as_ref())?, content, path)?;
         weights.paths.push(path.into());
         Ok(weights)
     }
@@ -128,7 +130,7 @@ impl Weights {
     }
 
     fn take(&mut self, content: Content, path: &Path) -> Result<()> {
-        let found = self.read(&content, path)?;
+        let found = self.read(content.as_ref(), path)?;
         self.insert(found, content, path)
     }
 
@@ -139,7 +141,7 @@ impl Weights {
             }
             self.tensors.insert(name, Entry { file: self.files.len(), info, codec });
         }
-        self.files.push(content);
+        self.files.push(Arc::new(content));
         Ok(())
     }
 
@@ -214,16 +216,16 @@ impl Weights {
             });
         };
         if wanted == info.dtype {
-            let map = &self.files[*file];
-            let bytes = &map[info.bytes.clone()];
+            let content = &*self.files[*file];
+            let bytes = &content.as_ref()[info.bytes.clone()];
             let out = match codec {
                 Codec::Strided(strides) => {
                     convert::gathered(bytes, info.dtype.size() as usize, &info.shape, strides)
                 }
                 _ => bytes.to_vec(),
             };
-            if let Content::Map(map) = map {
-                release(map, info);
+            if let Content::Map(map) = content {
+                release(map, &info.bytes);
             }
             self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
             return Ok(out);
@@ -282,16 +284,33 @@ impl Weights {
                 found: format!("{:?}", info.dtype),
             });
         }
-        let content = &self.files[*file];
-        let tensor =
-            decode(&content[info.bytes.clone()], info, codec, shape, dtype, device).map_err(|source| {
-                Error::Tensor { place: self.place.clone(), tensor: name.into(), source: Box::new(source) }
+        let content = &*self.files[*file];
+        let tensor = decode(&content.as_ref()[info.bytes.clone()], info, codec, shape, dtype, device)
+            .map_err(|source| Error::Tensor {
+                place: self.place.clone(),
+                tensor: name.into(),
+                source: Box::new(source),
             })?;
         if let Content::Map(map) = content {
-            release(map, info);
+            release(map, &info.bytes);
         }
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         Ok(tensor)
+    }
+
+    /// Where a tensor lies, if it has this shape and its elements are in order. The file then stays open.
+    fn locate(&self, name: &str, shape: &[usize]) -> Option<Located> {
+        let Entry { file, info, codec } = self.tensors.get(name)?;
+        let elements = match codec {
+            Codec::Plain => Elements::Plain(info.dtype),
+            Codec::Blocks(format) => Elements::Blocks(*format),
+            Codec::Strided(_) => return None,
+        };
+        if without_trailing_ones(&info.shape) != without_trailing_ones(shape) {
+            return None;
+        }
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        Some(Located { memory: self.files[*file].clone(), bytes: info.bytes.clone(), elements })
     }
 
     /// The three most similar names.
@@ -312,6 +331,24 @@ impl Provider for Weights {
         self.tensors.contains_key(name)
     }
 
+    fn located(
+        &self,
+        name: &str,
+        shape: &[usize],
+        _: DType,
+        _: &Device,
+    ) -> Result<Option<(Located, Vec<Applied>)>> {
+        Ok(self.locate(name, shape).map(|located| (located, Vec::new())))
+    }
+
+    fn release(&self) {
+        for content in &self.files {
+            if let Content::Map(map) = &**content {
+                release(map, &(0..map.len()));
+            }
+        }
+    }
+
     fn unused(&self) -> Vec<String> {
         Weights::unused(self)
     }
@@ -322,6 +359,10 @@ impl Provider for Weights {
 
     fn elements(&self) -> u64 {
         self.tensors.values().map(|entry| elements(&entry.info.shape)).sum()
+    }
+
+    fn stored_bytes(&self) -> u64 {
+        self.tensors.values().map(|entry| entry.info.bytes.len() as u64).sum()
     }
 }
 
@@ -360,13 +401,13 @@ fn decode(
     }
 }
 
-/// Gives the pages of a tensor that was copied back to the system: they would count as this process's memory.
-fn release(map: &Mmap, info: &TensorInfo) {
+/// Gives the pages of a part of a file back to the system: they would count as this process's memory.
+fn release(map: &Mmap, bytes: &Range<usize>) {
     #[cfg(unix)]
     {
-        // A whole number of pages inside the tensor; the widest page in use is 64 KiB.
+        // A whole number of pages inside of it; the widest page in use is 64 KiB.
         const PAGE: usize = 1 << 16;
-        let (start, end) = (info.bytes.start.next_multiple_of(PAGE), info.bytes.end / PAGE * PAGE);
+        let (start, end) = (bytes.start.next_multiple_of(PAGE), bytes.end / PAGE * PAGE);
         if start < end {
             // SAFETY: the map is a read-only map of a file: dropped pages are read again when touched. Failure only
             // means that the memory stays counted.
@@ -375,7 +416,7 @@ fn release(map: &Mmap, info: &TensorInfo) {
         }
     }
     #[cfg(not(unix))]
-    let _ = (map, info);
+    let _ = (map, bytes);
 }
 
 fn without_trailing_ones(shape: &[usize]) -> &[usize] {

@@ -4,7 +4,8 @@ use super::Network;
 use crate::error;
 use atelier_models::UpscalerFile;
 use atelier_sdk::{Error, ErrorKind, Result};
-use candle_core::{DType, Device};
+use atelier_weights::Precision;
+use candle_core::Device;
 use std::path::{Path, PathBuf};
 
 /// Endings of files with a network; of ncnn's pairs the one that describes it.
@@ -61,13 +62,13 @@ impl UpscalerFiles {
     ///
     /// # Errors
     /// As for [`Self::strength`]; missing or misshapen tensors, networks that do not belong together.
-    pub fn load(&self, denoise: Option<f64>, dtype: DType, device: &Device) -> Result<Network> {
+    pub fn load(&self, denoise: Option<f64>, precision: Precision, device: &Device) -> Result<Network> {
         let failed = |e| error::model("cannot load the upscaler", e);
         let upscaler = match (self.strength(denoise)?, &self.weak) {
             (Some(strength), Some(weak)) if strength < 1.0 => {
-                self.network.blended(weak, strength).and_then(|file| file.build(dtype, device))
+                self.network.blended(weak, strength).and_then(|file| file.build(precision, device))
             }
-            _ => self.network.build(dtype, device),
+            _ => self.network.build(precision, device),
         };
         Ok(Network::new(upscaler.map_err(failed)?))
     }

@@ -3,7 +3,8 @@
 use super::detect::{self, Found};
 use super::{Architecture, Upscaler};
 use crate::error::{Error, Result};
-use atelier_weights::{Provider, Source, Weights};
+use atelier_weights::lora::Applied;
+use atelier_weights::{Located, Precision, Provider, Source, Weights};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -97,8 +98,8 @@ impl UpscalerFile {
     }
 
     /// Memory the weights take as `dtype`, in bytes.
-    pub fn weight_bytes(&self, dtype: DType) -> u64 {
-        self.tensors.elements() * dtype.size_in_bytes() as u64
+    pub fn weight_bytes(&self, precision: impl Into<Precision>) -> u64 {
+        precision.into().bytes(self.tensors.elements())
     }
 
     /// Tensors of the files that the network has no place for, sorted.
@@ -106,12 +107,12 @@ impl UpscalerFile {
         self.tensors.unused()
     }
 
-    /// Builds the network, its weights stored as `dtype` on `device`.
+    /// Builds the network, its weights stored as `precision` says on `device`.
     ///
     /// # Errors
     /// Missing or misshapen tensors.
-    pub fn build(&self, dtype: DType, device: &Device) -> Result<Upscaler> {
-        Upscaler::new(&Source::new(self.tensors.clone(), dtype, device), &self.architecture)
+    pub fn build(&self, precision: impl Into<Precision>, device: &Device) -> Result<Upscaler> {
+        Upscaler::new(&Source::new(self.tensors.clone(), precision, device), &self.architecture)
     }
 }
 
@@ -137,6 +138,19 @@ impl Provider for Renamed {
 
     fn contains(&self, name: &str) -> bool {
         self.names.contains_key(name)
+    }
+
+    fn located(
+        &self,
+        name: &str,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> atelier_weights::Result<Option<(Located, Vec<Applied>)>> {
+        match self.names.get(name) {
+            Some(stored) => self.weights.located(stored, shape, dtype, device),
+            None => Ok(None),
+        }
     }
 
     fn unused(&self) -> Vec<String> {

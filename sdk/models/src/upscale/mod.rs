@@ -19,7 +19,7 @@ pub use tiles::{Tile, Tiles};
 use crate::error::{Error, Result};
 use crate::layers::{compute_dtype, products};
 use atelier_ops::{Products, span, with_products};
-use atelier_weights::Source;
+use atelier_weights::{Precision, Source};
 use candle_core::{DType, Device, Tensor};
 use compact::Compact;
 use rrdb::Rrdb;
@@ -48,12 +48,12 @@ pub struct Upscaler {
 }
 
 impl Upscaler {
-    /// Opens a file as [`UpscalerFile::open`] does, its weights stored as `dtype` on `device`.
+    /// Opens a file as [`UpscalerFile::open`] does, its weights stored as `precision` says on `device`.
     ///
     /// # Errors
     /// Those of [`UpscalerFile::open`] and [`UpscalerFile::build`].
-    pub fn open(path: impl AsRef<Path>, dtype: DType, device: &Device) -> Result<Self> {
-        UpscalerFile::open(path)?.build(dtype, device)
+    pub fn open(path: impl AsRef<Path>, precision: impl Into<Precision>, device: &Device) -> Result<Self> {
+        UpscalerFile::open(path)?.build(precision, device)
     }
 
     /// From tensors under the names that BasicSR gives them.
@@ -76,7 +76,7 @@ impl Upscaler {
             compute: compute_dtype(source),
             products: products(source),
             device: source.device().clone(),
-            weight_bytes: (elements * source.dtype().size_in_bytes()) as u64,
+            weight_bytes: source.precision().bytes(elements as u64),
         })
     }
 

@@ -71,7 +71,7 @@ pub(super) fn line(data: Stored, (at, len): (usize, usize), taps: usize, out: &m
     match data {
         Stored::F32(data) => interleave_f32(&data[at..at + len], taps, out),
         Stored::BF16(data) => interleave_bf16(&data[at..at + len], taps, out),
-        Stored::F16(_) => scratch(len, |row| {
+        Stored::F16(_) | Stored::Blocks(..) => scratch(len, |row| {
             data.widen(at, row);
             interleave_f32(row, taps, out);
         }),

@@ -15,6 +15,8 @@ pub use ldm::{Network, ldm_name};
 use crate::config::ConfigFile;
 use crate::error::{Error, Result};
 use crate::header::StoredDtype;
+use crate::located::Located;
+use crate::lora::Applied;
 use crate::source::Provider;
 use crate::weights::{Weights, elements};
 use candle_core::{DType, Device, Tensor};
@@ -235,6 +237,25 @@ impl Provider for CheckpointPart {
         self.names.stored.contains_key(name)
     }
 
+    fn located(
+        &self,
+        name: &str,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Option<(Located, Vec<Applied>)>> {
+        match self.names.stored.get(name) {
+            Some(stored) if stored.third.is_none() => {
+                self.weights.located(&stored.name, shape, dtype, device)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn release(&self) {
+        Provider::release(&*self.weights);
+    }
+
     /// By the names in the file.
     fn unused(&self) -> Vec<String> {
         let known = |name: &String| {
@@ -252,5 +273,14 @@ impl Provider for CheckpointPart {
 
     fn elements(&self) -> u64 {
         self.tensors().map(|(_, shape)| elements(&shape)).sum()
+    }
+
+    fn stored_bytes(&self) -> u64 {
+        // Parts of a fused matrix are a third of it each.
+        let infos = self.names.stored.values().filter_map(|stored| {
+            let parts = if stored.third.is_some() { 3 } else { 1 };
+            Some(self.weights.info(&stored.name)?.bytes.len() as u64 / parts)
+        });
+        infos.sum()
     }
 }

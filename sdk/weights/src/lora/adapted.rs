@@ -7,6 +7,7 @@ use super::modules::{Modules, canonical};
 use super::resolve::Resolved;
 use super::strength::Strength;
 use crate::error::{Error, Result};
+use crate::located::{Located, Precision};
 use crate::source::{Provider, Source};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
@@ -110,11 +111,17 @@ impl Adaptation {
     }
 
     /// What a network takes its tensors from: `inner`, with the changes of this part on it if there are any.
-    pub fn source(&self, part: Part, inner: Arc<dyn Provider>, dtype: DType, device: &Device) -> Source {
+    pub fn source(
+        &self,
+        part: Part,
+        inner: Arc<dyn Provider>,
+        precision: impl Into<Precision>,
+        device: &Device,
+    ) -> Source {
         if self.stack.is_empty(part) {
-            return Source::new(inner, dtype, device);
+            return Source::new(inner, precision, device);
         }
-        Source::new(Arc::new(self.stack.on(part, inner, self.mode)), dtype, device)
+        Source::new(Arc::new(self.stack.on(part, inner, self.mode)), precision, device)
     }
 }
 
@@ -150,6 +157,19 @@ impl Adapted {
         let base = self.inner.tensor(name, shape, wide, &Device::Cpu)?;
         add(&base).and_then(|sum| sum.to_dtype(dtype)?.to_device(device)).map_err(failed(name))
     }
+
+    /// The changes that the layer with this weight applies itself; none where they are added to the weight.
+    fn beside(&self, name: &str, dtype: DType, device: &Device) -> Result<Option<Vec<Applied>>> {
+        let Some((changes, "weight")) = self.changes(name).filter(|_| self.mode == Mode::Live) else {
+            return Ok(None);
+        };
+        // On the CPU layers compute in f32 whatever their weights are stored in.
+        let half = matches!(dtype, DType::F16 | DType::BF16);
+        let computed = if device.is_cpu() && half { DType::F32 } else { dtype };
+        let moved: candle_core::Result<Vec<Applied>> =
+            changes.iter().map(|c| c.moved(computed, device)).collect();
+        moved.map(Some).map_err(failed(name))
+    }
 }
 
 fn failed(name: &str) -> impl Fn(candle_core::Error) -> Error {
@@ -184,6 +204,10 @@ impl Provider for Adapted {
         self.inner.contains(name)
     }
 
+    fn release(&self) {
+        self.inner.release();
+    }
+
     fn unused(&self) -> Vec<String> {
         self.inner.unused()
     }
@@ -196,6 +220,10 @@ impl Provider for Adapted {
         self.inner.elements()
     }
 
+    fn stored_bytes(&self) -> u64 {
+        self.inner.stored_bytes()
+    }
+
     fn layer(
         &self,
         name: &str,
@@ -203,15 +231,26 @@ impl Provider for Adapted {
         dtype: DType,
         device: &Device,
     ) -> Result<(Tensor, Vec<Applied>)> {
-        let Some((changes, "weight")) = self.changes(name).filter(|_| self.mode == Mode::Live) else {
-            return Ok((self.tensor(name, shape, dtype, device)?, Vec::new()));
+        match self.beside(name, dtype, device)? {
+            Some(changes) => Ok((self.inner.tensor(name, shape, dtype, device)?, changes)),
+            None => Ok((self.tensor(name, shape, dtype, device)?, Vec::new())),
+        }
+    }
+
+    fn located(
+        &self,
+        name: &str,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Option<(Located, Vec<Applied>)>> {
+        let changes = match self.beside(name, dtype, device)? {
+            Some(changes) => changes,
+            None if self.changes(name).is_some() => return Ok(None),
+            None => Vec::new(),
         };
-        // On the CPU layers compute in f32 whatever their weights are stored in.
-        let half = matches!(dtype, DType::F16 | DType::BF16);
-        let computed = if device.is_cpu() && half { DType::F32 } else { dtype };
-        let moved: candle_core::Result<Vec<Applied>> =
-            changes.iter().map(|c| c.moved(computed, device)).collect();
-        Ok((self.inner.tensor(name, shape, dtype, device)?, moved.map_err(failed(name))?))
+        let inner = self.inner.located(name, shape, dtype, device)?;
+        Ok(inner.map(|(located, _)| (located, changes)))
     }
 }
 
