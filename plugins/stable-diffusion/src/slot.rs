@@ -1,6 +1,6 @@
 //! A network that is in memory only while it is needed.
 
-use atelier_diffusion::files;
+use atelier_diffusion::{files, memory};
 use atelier_models::{Network, Prepared};
 use atelier_sdk::Result;
 use atelier_weights::Precision;
@@ -109,6 +109,7 @@ impl<M: Network> Slot<M> {
     pub fn release(&self) {
         self.held().model = None;
         self.prepared.tensors().release();
+        memory::return_freed();
     }
 
     /// The tensors in its files that it has no place for; known once it was loaded.
