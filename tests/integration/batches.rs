@@ -36,6 +36,8 @@ fn images_drawn_together_are_those_drawn_one_by_one() {
         &["sampler=heun", "cfg_scale=1", "count=3"],
         &["prompt=a shoe", "count=3", "hires.scale=1.5"],
         &["count=3", &image, "strength=0.6"],
+        // One that evaluates twice in a step, and prompts whose features are forgotten on the way.
+        &["sampler=heun", "prompt={red|[blue:green:0.5]} shoe", "count=4", "deep_cache=2"],
     ] {
         let alone = run(&place, sets);
         let together = run(&place, &[sets, &["batch_size=3"]].concat());

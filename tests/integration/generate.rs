@@ -191,6 +191,34 @@ fn weights_kept_in_fewer_bits_draw_nearly_the_same_picture_and_the_record_says_s
 }
 
 #[test]
+fn features_of_other_steps_draw_a_picture_near_the_whole_network_s_for_less() {
+    let place = Place::new();
+    let base = ["-p", "tiny/basic", "-s", "steps=6"];
+    let draw = |more: &[&str]| {
+        let image = place.generate(&[&base[..], more].concat());
+        let run: Value =
+            serde_json::from_slice(&std::fs::read(image.with_file_name("run.json")).unwrap()).unwrap();
+        (pixels(&image).2, run["facts"]["operations"].as_u64().unwrap())
+    };
+    let (whole, all) = draw(&[]);
+    assert_eq!(draw(&["-s", "deep_cache=1"]).0, whole);
+    let (reused, fewer) = draw(&["-s", "deep_cache=2"]);
+    let away = |a: &[u8], b: &[u8]| {
+        let sum: u64 = a.iter().zip(b).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+        sum as f64 / a.len() as f64
+    };
+    let differ = away(&whole, &reused);
+    assert!(differ > 0.0 && differ < 16.0, "{differ} of 255 on average");
+    assert!(fewer < all, "{fewer} operations of {all}");
+    let (batched, _) = draw(&["-s", "deep_cache=2", "-s", "cfg_batch=batch"]);
+    assert!(away(&reused, &batched) < 0.5, "both prompts reuse their own features");
+    // Longer than the run: one whole evaluation for each prompt.
+    let (_, least) = draw(&["-s", "deep_cache=100"]);
+    assert!(least < fewer);
+    place.run(&["generate", "-p", "tiny/basic", "-s", "deep_cache=0"]).fails(3, &["deep_cache"]);
+}
+
+#[test]
 fn variations_stay_near_an_image_and_are_made_again_each_from_its_own_picture() {
     let place = Place::new();
     let base = ["-p", "tiny/quick", "-s", "seed=4", "-s", "steps=3"];

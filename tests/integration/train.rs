@@ -171,6 +171,25 @@ fn recomputed_activations_give_the_same_adapter_as_kept_ones() {
 }
 
 #[test]
+fn frozen_weights_in_8_bits_train_nearly_the_same_adapter() {
+    let place = prepared();
+    train(&place, "wide", &[]).ok();
+    train(&place, "narrow", &["-s", "mixed_precision=int8"]).ok();
+    let factors = |out: &str| {
+        let bytes = adapter(&place, out, 6);
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &candle_core::Device::Cpu).unwrap();
+        let sorted: std::collections::BTreeMap<_, _> = tensors.into_iter().collect();
+        let all = sorted.values().map(|t| t.flatten_all().unwrap()).collect::<Vec<_>>();
+        candle_core::Tensor::cat(&all, 0).unwrap()
+    };
+    let (wide, narrow) = (factors("wide"), factors("narrow"));
+    let norm =
+        |t: &candle_core::Tensor| t.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+    let away = norm(&(&wide - &narrow).unwrap()) / norm(&wide);
+    assert!(away > 0.0 && away < 0.2, "{away}");
+}
+
+#[test]
 fn a_torn_checkpoint_is_passed_over_with_words_and_all_torn_are_refused() {
     let place = prepared();
     train(&place, "out", &[]).ok();

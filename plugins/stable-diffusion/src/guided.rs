@@ -3,7 +3,7 @@
 use crate::pipeline::Pipeline;
 use crate::preview::Previews;
 use crate::prompt::conditioning::{Conditioning, Now};
-use crate::together::Denoise;
+use crate::together::{Deep, Denoise, Question};
 use atelier_diffusion::error;
 use atelier_ops::span;
 use atelier_ops::tracing::Span;
@@ -60,6 +60,46 @@ impl CfgBatch {
     }
 }
 
+/// The inner features of the network, kept for steps that reuse them.
+#[derive(Debug, Default)]
+struct Reuse {
+    /// Steps from one whole evaluation to the next; 0 and 1 reuse nothing.
+    every: usize,
+    step: usize,
+    /// Of each pass of the network.
+    kept: Vec<Tensor>,
+}
+
+impl Reuse {
+    fn enter(&mut self, step: usize) {
+        self.step = step;
+    }
+
+    fn forget(&mut self) {
+        self.kept.clear();
+    }
+
+    /// What the pass with this number asks for.
+    fn ask(&self, pass: usize) -> Deep {
+        if self.every <= 1 {
+            return Deep::Unwanted;
+        }
+        match self.kept.get(pass) {
+            Some(features) if !self.step.is_multiple_of(self.every) => Deep::Given(features.clone()),
+            _ => Deep::Wanted,
+        }
+    }
+
+    /// Keeps what it came with, if anything.
+    fn keep(&mut self, pass: usize, features: Option<Tensor>) {
+        let Some(features) = features else { return };
+        match self.kept.get_mut(pass) {
+            Some(kept) => *kept = features,
+            None => self.kept.push(features),
+        }
+    }
+}
+
 /// One sampling run on a pipeline.
 pub struct Guided<'a> {
     pipeline: &'a Pipeline,
@@ -76,6 +116,7 @@ pub struct Guided<'a> {
     channels: Option<Tensor>,
     network: Arc<dyn Denoise>,
     sequential: bool,
+    reuse: Reuse,
     /// With the clean image that was last expected.
     previews: Option<(Previews<'a>, Vec<f32>)>,
 }
@@ -125,6 +166,7 @@ impl<'a> Guided<'a> {
             step: span!("step", number = 1),
             channels: None,
             sequential: false,
+            reuse: Reuse::default(),
             previews: None,
             network: pipeline.denoiser()?,
         })
@@ -151,6 +193,13 @@ impl<'a> Guided<'a> {
         self
     }
 
+    /// Evaluates the whole network in every so many steps, and its outermost layers in the others.
+    #[must_use]
+    pub fn with_reuse(mut self, every: u32) -> Self {
+        self.reuse.every = every as usize;
+        self
+    }
+
     /// Shows what the image looks like after steps.
     #[must_use]
     pub fn with_previews(mut self, previews: Option<Previews<'a>>) -> Self {
@@ -159,15 +208,21 @@ impl<'a> Guided<'a> {
     }
 
     /// The network's outputs under each prompt, one after the other.
-    fn outputs(&self, sample: &Tensor, timestep: f64) -> candle_core::Result<Result<Vec<f32>>> {
+    fn outputs(&mut self, sample: &Tensor, timestep: f64) -> candle_core::Result<Result<Vec<f32>>> {
         let (passes, context) = (self.now.passes(), self.now.context());
         let batch = if self.sequential { 1 } else { passes };
         let sample = if batch > 1 { Tensor::cat(&vec![sample; batch], 0)? } else { sample.clone() };
         let timesteps = Tensor::full(timestep as f32, batch, sample.device())?;
         let mut out = Vec::new();
         for first in (0..passes).step_by(batch) {
-            match self.network.forward(&sample, &timesteps, &context.narrow(0, first, batch)?.contiguous()?) {
-                Ok(some) => out.extend(some.flatten_all()?.to_vec1::<f32>()?),
+            let (sample, timesteps) = (sample.clone(), timesteps.clone());
+            let context = context.narrow(0, first, batch)?.contiguous()?;
+            let deep = self.reuse.ask(first / batch);
+            match self.network.forward(&Question { sample, timesteps, context, deep }) {
+                Ok(some) => {
+                    out.extend(some.output.flatten_all()?.to_vec1::<f32>()?);
+                    self.reuse.keep(first / batch, some.deep);
+                }
                 Err(e) => return Ok(Err(e)),
             }
         }
@@ -196,7 +251,7 @@ impl<'a> Guided<'a> {
     }
 
     /// The network's output under guidance, on the host.
-    fn predict(&self, x: &[f32], scale_in: f64, timestep: f64) -> candle_core::Result<Result<Vec<f32>>> {
+    fn predict(&mut self, x: &[f32], scale_in: f64, timestep: f64) -> candle_core::Result<Result<Vec<f32>>> {
         let device = self.pipeline.device();
         let scaled: Vec<f32> = x.iter().map(|v| (f64::from(*v) * scale_in) as f32).collect();
         // f32 on both sides: the network converts to what it computes in.
@@ -215,8 +270,11 @@ impl<'a> Guided<'a> {
     /// The conditioning of the step that is to be taken. Counted by steps done, not by evaluations: samplers
     /// differ in how often they evaluate, and all evaluations of a step should see the same prompt.
     fn enter(&mut self, step: usize) -> Result<()> {
+        self.reuse.enter(step);
         if !self.now.holds(&self.conditioning, step, self.steps) {
             self.now = self.conditioning.at(step, self.steps)?;
+            // Features under other prompts are of no use.
+            self.reuse.forget();
         }
         Ok(())
     }

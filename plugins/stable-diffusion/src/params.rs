@@ -130,6 +130,11 @@ pub struct Txt2Img {
     pub preview_every: u32,
     /// Whether the network sees the prompt and the negative prompt in one batch.
     pub cfg_batch: CfgBatch,
+    /// The whole network is evaluated in every so many steps only, and its outermost layers in the others, with the features
+    /// of the last whole evaluation (DeepCache, Ma, Fang and Wang 2023, arXiv:2312.00858). 1 is always whole; 2 or 3 are
+    /// faster, and draw a picture that differs in details.
+    #[schemars(range(min = 1, max = 100))]
+    pub deep_cache: u32,
     /// A second pass at a larger size; for `txt2img`.
     pub hires: Hires,
     /// A finished image goes through an upscaler before it is kept.
@@ -237,6 +242,7 @@ impl Default for Txt2Img {
             preview: Preview::default(),
             preview_every: 1,
             cfg_batch: CfgBatch::default(),
+            deep_cache: 1,
             hires: Hires::default(),
             upscale: Upscale::default(),
         }

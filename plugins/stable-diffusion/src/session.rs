@@ -385,7 +385,7 @@ impl Sampling<'_> {
         let previews = self.painter.map(|painter| Previews { painter, every, image: text.number });
         let channels = start.and_then(|s| s.channels.clone());
         let guided = guided.with_channels(channels).with_batch(params.cfg_batch).with_previews(previews);
-        let mut guided = guided.with_network(network);
+        let mut guided = guided.with_network(network).with_reuse(params.deep_cache);
         match start {
             Some(start) => {
                 sampler.sample(&run, &mut Blended { inner: &mut guided, start }, &mut x)?;

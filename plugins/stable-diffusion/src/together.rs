@@ -14,18 +14,64 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+/// What is asked of the network.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Latents (n, channels, height, width).
+    pub sample: Tensor,
+    /// Timesteps (n).
+    pub timesteps: Tensor,
+    /// Contexts (n, tokens, width).
+    pub context: Tensor,
+    /// What becomes of its inner features.
+    pub deep: Deep,
+}
+
+/// The features inside of the network, between steps.
+#[derive(Debug, Clone)]
+pub enum Deep {
+    /// Nobody wants them.
+    Unwanted,
+    /// They come with the answer.
+    Wanted,
+    /// Those of another step stand for all but the outermost layers.
+    Given(Tensor),
+}
+
+impl Deep {
+    fn given(&self) -> Option<&Tensor> {
+        if let Self::Given(features) = self { Some(features) } else { None }
+    }
+}
+
+/// What the network says.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// (n, channels, height, width).
+    pub output: Tensor,
+    /// The features, where they were wanted.
+    pub deep: Option<Tensor>,
+}
+
 /// What evaluates the network.
 pub trait Denoise: Send + Sync {
-    /// The output for latents (n, channels, height, width), at timesteps (n), under contexts (n, tokens, width).
+    /// The output.
     ///
     /// # Errors
     /// The network failed.
-    fn forward(&self, sample: &Tensor, timesteps: &Tensor, context: &Tensor) -> Result<Tensor>;
+    fn forward(&self, question: &Question) -> Result<Answer>;
 }
 
 impl Denoise for UNet2DConditionModel {
-    fn forward(&self, sample: &Tensor, timesteps: &Tensor, context: &Tensor) -> Result<Tensor> {
-        Self::forward(self, sample, timesteps, context).map_err(|e| error::model("the UNet failed", e))
+    fn forward(&self, question: &Question) -> Result<Answer> {
+        let Question { sample, timesteps, context, deep } = question;
+        let answer = match deep {
+            Deep::Unwanted => Self::forward(self, sample, timesteps, context).map(|output| (output, None)),
+            Deep::Wanted => self.forward_kept(sample, timesteps, context).map(|(o, deep)| (o, Some(deep))),
+            Deep::Given(deep) => self.forward_shallow(sample, timesteps, context, deep).map(|o| (o, None)),
+        };
+        let (output, deep) = answer.map_err(|e| error::model("the UNet failed", e))?;
+        Ok(Answer { output, deep })
     }
 }
 
@@ -59,17 +105,19 @@ impl Counted {
 }
 
 impl Denoise for Counted {
-    fn forward(&self, sample: &Tensor, timesteps: &Tensor, context: &Tensor) -> Result<Tensor> {
+    fn forward(&self, question: &Question) -> Result<Answer> {
         // Other shapes are refused by the network.
-        if let ([batch, _, height, width], [_, tokens, _]) = (sample.dims(), context.dims()) {
-            self.counter.add(self.unet.config().operations(*batch, (*height, *width), *tokens));
+        if let ([batch, _, height, width], [_, tokens, _]) = (question.sample.dims(), question.context.dims())
+        {
+            let (config, size) = (self.unet.config(), (*height, *width));
+            self.counter.add(match question.deep {
+                Deep::Given(_) => config.shallow_operations(*batch, size, *tokens),
+                Deep::Unwanted | Deep::Wanted => config.operations(*batch, size, *tokens),
+            });
         }
-        Denoise::forward(&*self.unet, sample, timesteps, context)
+        Denoise::forward(&*self.unet, question)
     }
 }
-
-/// What one image asks: sample, timesteps and context.
-type Question = [Tensor; 3];
 
 /// Where images wait for each other.
 pub struct Table {
@@ -82,7 +130,7 @@ struct State {
     /// Images in work.
     seats: usize,
     questions: BTreeMap<usize, Question>,
-    answers: BTreeMap<usize, Result<Tensor>>,
+    answers: BTreeMap<usize, Result<Answer>>,
 }
 
 impl Table {
@@ -114,24 +162,37 @@ impl Table {
         self.answered.notify_all();
     }
 
-    /// In one batch, as far as shapes allow: prompts may differ in their numbers of tokens.
-    fn evaluate(&self, questions: &BTreeMap<usize, Question>) -> Result<Vec<(usize, Tensor)>> {
+    /// In one batch, as far as they are alike: prompts may differ in their numbers of tokens, images in what they want.
+    fn evaluate(&self, questions: &BTreeMap<usize, Question>) -> Result<Vec<(usize, Answer)>> {
         let failed = || error::tensor("evaluating images together");
-        let mut alike: BTreeMap<&[usize], Vec<(usize, &Question)>> = BTreeMap::new();
+        let mut alike: BTreeMap<_, Vec<(usize, &Question)>> = BTreeMap::new();
         for (seat, question) in questions {
-            alike.entry(&question[2].dims()[1..]).or_default().push((*seat, question));
+            let given = question.deep.given().is_some();
+            let wanted = matches!(question.deep, Deep::Wanted);
+            let key = (&question.context.dims()[1..], given, wanted);
+            alike.entry(key).or_default().push((*seat, question));
         }
         let mut answers = Vec::new();
-        for (_, group) in alike {
-            let joined = |part: usize| {
-                let all: Vec<&Tensor> = group.iter().map(|(_, question)| &question[part]).collect();
+        for group in alike.into_values() {
+            let joined = |part: fn(&Question) -> Option<&Tensor>| {
+                let all: Vec<&Tensor> = group.iter().filter_map(|(_, question)| part(question)).collect();
                 Tensor::cat(&all, 0).map_err(failed())
             };
-            let out = self.network.forward(&joined(0)?, &joined(1)?, &joined(2)?)?;
+            let answer = self.network.forward(&Question {
+                sample: joined(|q| Some(&q.sample))?,
+                timesteps: joined(|q| Some(&q.timesteps))?,
+                context: joined(|q| Some(&q.context))?,
+                deep: match group[0].1.deep {
+                    Deep::Given(_) => Deep::Given(joined(|q| q.deep.given())?),
+                    ref other => other.clone(),
+                },
+            })?;
             let mut at = 0;
-            for (seat, [sample, ..]) in group {
-                let rows = sample.dim(0).map_err(failed())?;
-                answers.push((seat, out.narrow(0, at, rows).map_err(failed())?));
+            for (seat, question) in group {
+                let rows = question.sample.dim(0).map_err(failed())?;
+                let part = |t: &Tensor| t.narrow(0, at, rows).map_err(failed());
+                let deep = answer.deep.as_ref().map(part).transpose()?;
+                answers.push((seat, Answer { output: part(&answer.output)?, deep }));
                 at += rows;
             }
         }
@@ -153,9 +214,9 @@ impl Seat {
 }
 
 impl Denoise for Seat {
-    fn forward(&self, sample: &Tensor, timesteps: &Tensor, context: &Tensor) -> Result<Tensor> {
+    fn forward(&self, question: &Question) -> Result<Answer> {
         let mut state = self.table.state();
-        state.questions.insert(self.number, [sample.clone(), timesteps.clone(), context.clone()]);
+        state.questions.insert(self.number, question.clone());
         self.table.answer(&mut state);
         loop {
             if let Some(answer) = state.answers.remove(&self.number) {
@@ -304,12 +365,18 @@ mod tests {
     struct Adds(Mutex<Vec<usize>>);
 
     impl Denoise for Adds {
-        fn forward(&self, sample: &Tensor, timesteps: &Tensor, _: &Tensor) -> Result<Tensor> {
+        fn forward(&self, question: &Question) -> Result<Answer> {
+            let Question { sample, timesteps, deep, .. } = question;
             self.0.lock().unwrap().push(sample.dim(0).unwrap());
             if timesteps.max(0).unwrap().to_scalar::<f32>().unwrap() > 100.0 {
                 return Err(Error::internal("too late"));
             }
-            Ok(sample.broadcast_add(&timesteps.reshape(((), 1, 1, 1)).unwrap()).unwrap())
+            let by = match deep {
+                Deep::Given(features) => features.clone(),
+                Deep::Unwanted | Deep::Wanted => timesteps.reshape(((), 1, 1, 1)).unwrap(),
+            };
+            let deep = matches!(deep, Deep::Wanted).then(|| (&by * 100.0).unwrap());
+            Ok(Answer { output: sample.broadcast_add(&by).unwrap(), deep })
         }
     }
 
@@ -352,7 +419,9 @@ mod tests {
             let mut x = Tensor::zeros((1, 1, 1, 2), DType::F32, &Device::Cpu).unwrap();
             let context = Tensor::zeros((1, tokens, 3), DType::F32, &Device::Cpu).unwrap();
             for step in 0..times {
-                x = network.forward(&x, &Tensor::new(&[timestep], &Device::Cpu).unwrap(), &context)?;
+                let timesteps = Tensor::new(&[timestep], &Device::Cpu).unwrap();
+                let (sample, context) = (x.clone(), context.clone());
+                x = network.forward(&Question { sample, timesteps, context, deep: Deep::Unwanted })?.output;
                 ctx.event(Event::Step { step: step + 1, steps: times, seconds: 0.0 })?;
             }
             Ok(x.flatten_all().unwrap().to_vec1().unwrap())
@@ -377,6 +446,28 @@ mod tests {
         let results = run(network.clone(), work, &mut Host::default()).unwrap();
         assert_eq!(results, [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]);
         assert_eq!(*network.0.lock().unwrap(), [2, 1]);
+    }
+
+    #[test]
+    fn features_come_back_to_the_image_they_are_of_and_do_not_mix_with_other_questions() {
+        let network = Arc::new(Adds(Mutex::default()));
+        let reusing = |timestep: f32, deep: bool| {
+            move |network: Arc<dyn Denoise>, _: &mut dyn EngineCtx| {
+                let ask = |sample: &Tensor, deep| {
+                    let timesteps = Tensor::new(&[timestep], &Device::Cpu).unwrap();
+                    let context = Tensor::zeros((1, 2, 3), DType::F32, &Device::Cpu).unwrap();
+                    network.forward(&Question { sample: sample.clone(), timesteps, context, deep })
+                };
+                let x = Tensor::zeros((1, 1, 1, 2), DType::F32, &Device::Cpu).unwrap();
+                let first = ask(&x, if deep { Deep::Wanted } else { Deep::Unwanted })?;
+                let second = ask(&first.output, first.deep.map_or(Deep::Unwanted, Deep::Given))?;
+                Ok(second.output.flatten_all().unwrap().to_vec1().unwrap())
+            }
+        };
+        let work = vec![reusing(1.0, true), reusing(2.0, true), reusing(3.0, false)];
+        let results = run(network.clone(), work, &mut Host::default()).unwrap();
+        assert_eq!(results, [[101.0, 101.0], [202.0, 202.0], [6.0, 6.0]]);
+        assert_eq!(*network.0.lock().unwrap(), [1, 2, 1, 2]);
     }
 
     #[test]

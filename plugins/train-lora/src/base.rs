@@ -1,6 +1,6 @@
 //! The model that is trained on: its files, opened, with no network loaded yet.
 
-use atelier_diffusion::{Files, Prediction, Process, device, error};
+use atelier_diffusion::{Files, Prediction, Process, device, error, memory};
 use atelier_models::{AutoencoderKl, ClipTextModel, ClipTokenizer, Network, Prepared, UNet2DConditionModel};
 use atelier_sdk::{Error, ErrorKind, LoadRequest, Result};
 use candle_core::{DType, Device, Tensor};
@@ -79,6 +79,13 @@ impl Base {
         let dtype = device::vae_dtype(DType::F32, &self.device);
         let built = self.vae.build(dtype, &self.device);
         built.map(|opened| opened.model).map_err(|e| atelier_diffusion::files::failed("vae", e))
+    }
+
+    /// Gives the memory of networks that were dropped back to the system.
+    pub fn release(&self) {
+        self.text.tensors().release();
+        self.vae.tensors().release();
+        memory::return_freed();
     }
 
     /// Loads the text encoder without adapters.

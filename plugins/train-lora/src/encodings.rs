@@ -73,6 +73,8 @@ impl Encodings {
             let (done, total) = (done as u64 + 1, wanted.len() as u64);
             ctx.event(Event::Progress { done, total, unit: "images encoded".into() })?;
         }
+        drop(vae);
+        base.release();
         Ok(())
     }
 
@@ -100,6 +102,8 @@ impl Encodings {
             let (done, total) = (done as u64 + 1, texts.len() as u64);
             ctx.event(Event::Progress { done, total, unit: "captions encoded".into() })?;
         }
+        drop(encoder);
+        base.release();
         Ok(())
     }
 

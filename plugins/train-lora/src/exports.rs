@@ -10,6 +10,7 @@ use crate::sets::Sets;
 use crate::trainer::Trainer;
 use atelier_sdk::files::cannot_write;
 use atelier_sdk::{Error, Result};
+use atelier_weights::Precision;
 use candle_core::DType;
 use std::path::{Path, PathBuf};
 
@@ -109,9 +110,9 @@ fn facts(trainer: &Trainer<'_>, base: &Base, p: &TrainLora, sets: &Sets, steps: 
         batch_size: u64::from(p.batch_size),
         gradient_accumulation: u64::from(p.gradient_accumulation),
         gradient_checkpointing: p.gradient_checkpointing,
-        mixed_precision: match trainer.trained().dtype() {
-            DType::F16 => "fp16".into(),
-            DType::BF16 => "bf16".into(),
+        mixed_precision: match trainer.trained().precision() {
+            Precision::Float(DType::F16) => "fp16".into(),
+            Precision::Float(DType::BF16) => "bf16".into(),
             _ => "no".into(),
         },
         clip_skip: Some(u64::from(p.clip_skip) + 1),

@@ -20,6 +20,9 @@ pub enum MixedPrecision {
     Fp16,
     /// Frozen weights and activations in bf16; what is trained stays f32.
     Bf16,
+    /// Frozen weights in integers of 8 bits, or in what a GGUF file has them in, after QLoRA (Dettmers et al. 2023,
+    /// arXiv:2305.14314); activations and what is trained stay f32. On the CPU only.
+    Int8,
 }
 
 /// What moves the weights.

@@ -5,10 +5,11 @@ use crate::batch::Batch;
 use crate::loss::{weighted_mse, weighted_mse_grad};
 use crate::params::{MixedPrecision, TrainLora};
 use crate::trainee::Trainee;
-use atelier_diffusion::error;
+use atelier_diffusion::{device, error};
 use atelier_models::{ClipTextModel, UNet2DConditionModel};
 use atelier_ops::Keep;
-use atelier_sdk::{Error, Result};
+use atelier_sdk::{Dtype, Error, Result};
+use atelier_weights::Precision;
 use atelier_weights::lora::{Adaptation, Dropout, Mode, Part, Stack};
 use candle_core::{DType, Tensor};
 use std::sync::Arc;
@@ -40,7 +41,7 @@ pub struct Trained<'a> {
     text: Option<ClipTextModel>,
     dropout: Option<Arc<Dropout>>,
     keep: Keep,
-    dtype: DType,
+    precision: Precision,
     clip_skip: usize,
 }
 
@@ -55,18 +56,20 @@ impl<'a> Trained<'a> {
         let mut stack = Stack::new();
         trainee.factors.iter().for_each(|f| stack.push_trainable(f, dropout.as_ref()));
         let adaptation = Adaptation { stack, mode: Mode::Live };
-        let dtype = match params.mixed_precision {
-            MixedPrecision::F32 => DType::F32,
-            MixedPrecision::Fp16 => DType::F16,
-            MixedPrecision::Bf16 => DType::BF16,
-            MixedPrecision::Auto if base.device.is_cpu() => DType::F32,
-            MixedPrecision::Auto => DType::BF16,
+        let wanted = match params.mixed_precision {
+            MixedPrecision::F32 => Dtype::F32,
+            MixedPrecision::Fp16 => Dtype::F16,
+            MixedPrecision::Bf16 => Dtype::Bf16,
+            MixedPrecision::Int8 => Dtype::Int8,
+            MixedPrecision::Auto if base.device.is_cpu() => Dtype::F32,
+            MixedPrecision::Auto => Dtype::Bf16,
         };
+        let precision = device::precision(wanted, &base.device)?;
         let failed = |name| move |e| atelier_diffusion::files::failed(name, e);
-        let unet = base.unet.build_adapted(Part::Unet, &adaptation, dtype, &base.device);
+        let unet = base.unet.build_adapted(Part::Unet, &adaptation, precision, &base.device);
         let text = params
             .train_text_encoder
-            .then(|| base.text.build_adapted(Part::TextEncoder, &adaptation, dtype, &base.device));
+            .then(|| base.text.build_adapted(Part::TextEncoder, &adaptation, precision, &base.device));
         Ok(Self {
             base,
             trainee,
@@ -74,7 +77,7 @@ impl<'a> Trained<'a> {
             text: text.transpose().map_err(failed("text_encoder"))?.map(|opened| opened.model),
             dropout,
             keep: if params.gradient_checkpointing { Keep::Boundaries } else { Keep::All },
-            dtype,
+            precision,
             clip_skip: params.clip_skip as usize,
         })
     }
@@ -82,12 +85,12 @@ impl<'a> Trained<'a> {
     /// Whether activations are in f16, whose small gradients vanish unless the loss is scaled. On the CPU the networks
     /// compute in f32 whatever their weights are stored in.
     pub fn needs_scaling(&self) -> bool {
-        self.dtype == DType::F16 && !self.base.device.is_cpu()
+        self.precision == DType::F16.into() && !self.base.device.is_cpu()
     }
 
     /// The number format of the frozen weights.
-    pub fn dtype(&self) -> DType {
-        self.dtype
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The embeddings of a batch's captions, (B, tokens, width), part of the graph if the text encoder is trained.

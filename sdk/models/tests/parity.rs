@@ -212,6 +212,28 @@ fn unet_takes_a_timestep_per_sample() {
 }
 
 #[test]
+fn features_of_the_same_step_give_the_whole_network_s_numbers() {
+    let model = open_unet("tiny-sd/unet");
+    let want = load("unet.safetensors");
+    for case in ["a", "b"] {
+        let of = |name: &str| want[&format!("{case}.{name}")].clone();
+        let (sample, timestep, context) = (of("sample"), of("timestep"), of("context"));
+        let (out, deep) = model.forward_kept(&sample, &timestep, &context).unwrap();
+        let again = model.forward_shallow(&sample, &timestep, &context, &deep).unwrap();
+        let plain = model.forward(&sample, &timestep, &context).unwrap();
+        assert_eq!(values(&out), values(&plain));
+        assert_eq!(values(&again), values(&plain));
+        let other = (&deep * 0.5).unwrap();
+        assert_ne!(
+            values(&model.forward_shallow(&sample, &timestep, &context, &other).unwrap()),
+            values(&plain)
+        );
+        let less = deep.narrow(3, 0, 1).unwrap();
+        assert!(model.forward_shallow(&sample, &timestep, &context, &less).is_err());
+    }
+}
+
+#[test]
 fn unet_with_nine_channels_gives_the_reference() {
     // Not among the fixtures, for its size.
     if std::env::var_os("ATELIER_GOLDEN_DIR").is_none() {

@@ -7,6 +7,7 @@ use crate::resnet::{ResnetBlock, ResnetSettings};
 use atelier_ops::{Tape, Value};
 use atelier_weights::{Result, Source};
 use candle_core::Tensor;
+use std::ops::Range;
 
 /// What every block sees besides the image.
 pub(super) struct Conditioning {
@@ -77,6 +78,24 @@ impl DownBlock {
         })
     }
 
+    /// A residual block, and the attention after it.
+    pub(super) fn layer<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        i: usize,
+        x: &Value,
+        cond: &Conditioning,
+        observe: &mut dyn FnMut(&str, &Tensor),
+    ) -> candle_core::Result<Value> {
+        let mut x = self.resnets[i].run(tape, x, &cond.time, None)?;
+        observe(&format!("resnets.{i}"), x.tensor());
+        if let Some(attention) = self.attentions.get(i) {
+            x = attention.run(tape, &x, &cond.context)?;
+            observe(&format!("attentions.{i}"), x.tensor());
+        }
+        Ok(x)
+    }
+
     /// Appends every intermediate result to `skips`; returns the last.
     pub(super) fn run<'a>(
         &'a self,
@@ -87,13 +106,8 @@ impl DownBlock {
         observe: &mut dyn FnMut(&str, &Tensor),
     ) -> candle_core::Result<Value> {
         let mut x = x.clone();
-        for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.run(tape, &x, &cond.time, None)?;
-            observe(&format!("resnets.{i}"), x.tensor());
-            if let Some(attention) = self.attentions.get(i) {
-                x = attention.run(tape, &x, &cond.context)?;
-                observe(&format!("attentions.{i}"), x.tensor());
-            }
+        for i in 0..self.resnets.len() {
+            x = self.layer(tape, i, &x, cond, observe)?;
             skips.push(x.clone());
         }
         if let Some(downsampler) = &self.downsampler {
@@ -171,24 +185,43 @@ impl UpBlock {
         })
     }
 
-    /// Takes its skips from the end of `skips`; enlarges to the size of the next one, which may be odd.
-    pub(super) fn run<'a>(
+    /// Residual blocks.
+    pub(super) fn len(&self) -> usize {
+        self.resnets.len()
+    }
+
+    /// Some residual blocks, each with the attention after it and a skip from the end of `skips`.
+    pub(super) fn layers<'a>(
         &'a self,
         tape: &mut Tape<'a>,
+        which: Range<usize>,
         x: &Value,
         cond: &Conditioning,
         skips: &mut Vec<Value>,
     ) -> candle_core::Result<Value> {
         let mut x = x.clone();
-        for (i, resnet) in self.resnets.iter().enumerate() {
+        for i in which {
             let Some(skip) = skips.pop() else {
                 candle_core::bail!("an up block ran out of skip connections")
             };
-            x = resnet.run(tape, &x, &cond.time, Some(&skip))?;
+            x = self.resnets[i].run(tape, &x, &cond.time, Some(&skip))?;
             if let Some(attention) = self.attentions.get(i) {
                 x = attention.run(tape, &x, &cond.context)?;
             }
         }
+        Ok(x)
+    }
+
+    /// The residual blocks from `first` on. Takes its skips from the end of `skips`; enlarges to the size of the next one, which may be odd.
+    pub(super) fn run_from<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        first: usize,
+        x: &Value,
+        cond: &Conditioning,
+        skips: &mut Vec<Value>,
+    ) -> candle_core::Result<Value> {
+        let x = self.layers(tape, first..self.resnets.len(), x, cond, skips)?;
         match (&self.upsampler, skips.last()) {
             (Some(upsampler), Some(next)) => {
                 let (.., height, width) = next.tensor().dims4()?;

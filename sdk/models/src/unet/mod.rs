@@ -23,6 +23,9 @@ use time::TimestepEmbedding;
 
 const NETWORK: &str = "UNet";
 
+/// Layers of the last block that are computed anew where features of another step are used.
+const SHALLOW: usize = 2;
+
 /// A UNet that predicts noise (or velocity, by its training) from a noisy latent, a timestep and a context.
 #[derive(Clone, Debug)]
 pub struct UNet2DConditionModel {
@@ -108,6 +111,63 @@ impl UNet2DConditionModel {
         Ok(result.map_err(Error::compute(NETWORK))?.tensor().clone())
     }
 
+    /// [`Self::forward`], and the features that the outermost layers of the last block take in, for later steps: (B, channels,
+    /// H, W).
+    ///
+    /// Errors: as for [`Self::forward`].
+    pub fn forward_kept(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        context: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        self.check(sample, timesteps, context)?;
+        let mut deep = None;
+        let run =
+            || self.run_keeping(&mut Tape::off(), sample, timesteps, context, &mut |_, _| {}, &mut deep);
+        let result = with_products(self.products, run).map_err(Error::compute(NETWORK))?;
+        let deep = deep.ok_or_else(|| Error::input(NETWORK, "a UNet without blocks"))?;
+        Ok((result.tensor().clone(), deep))
+    }
+
+    /// [`Self::forward`] with the features of another step in place of all but the outermost layers ("DeepCache: Accelerating
+    /// Diffusion Models for Free", Ma, Fang and Wang 2023, arXiv:2312.00858): the first layer of the first block, the
+    /// last two of the last.
+    ///
+    /// Errors: as for [`Self::forward`]; features of another size.
+    pub fn forward_shallow(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        context: &Tensor,
+        deep: &Tensor,
+    ) -> Result<Tensor> {
+        self.check(sample, timesteps, context)?;
+        let run = || self.run_shallow(sample, timesteps, context, deep);
+        with_products(self.products, run).map_err(Error::compute(NETWORK))
+    }
+
+    fn run_shallow(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        context: &Tensor,
+        deep: &Tensor,
+    ) -> candle_core::Result<Tensor> {
+        let _span = span!("unet.shallow", sample = ?sample.dims(), context = ?context.dims());
+        let (Some(first), Some(last)) = (self.down_blocks.first(), self.up_blocks.last()) else {
+            candle_core::bail!("a UNet without blocks")
+        };
+        let (mut tape, ignore) = (Tape::off(), &mut |_: &str, _: &Tensor| {});
+        let cond = self.condition(&mut tape, timesteps, context, ignore)?;
+        let entered = tape.input(&self.enter(Need::Value, sample)?)?;
+        let inner = first.layer(&mut tape, 0, &entered, &cond, ignore)?;
+        let (deep, mut skips) = (tape.input(deep)?, vec![entered, inner]);
+        let x = last.layers(&mut tape, last.len() - SHALLOW..last.len(), &deep, &cond, &mut skips)?;
+        let x = self.conv_norm_out.forward_silu(x.tensor())?;
+        self.conv_out.forward(&x)?.to_dtype(sample.dtype())
+    }
+
     fn check(&self, sample: &Tensor, timesteps: &Tensor, context: &Tensor) -> Result<()> {
         let (c, width) = (&self.config, self.config.cross_attention_dim[0]);
         let batch = match *sample.dims() {
@@ -172,6 +232,19 @@ impl UNet2DConditionModel {
         context: &Tensor,
         observe: &mut dyn FnMut(&str, &Tensor),
     ) -> candle_core::Result<Value> {
+        self.run_keeping(tape, sample, timesteps, context, observe, &mut None)
+    }
+
+    /// [`Self::run`], which leaves the features that [`Self::run_shallow`] takes in `deep`.
+    fn run_keeping<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        context: &Tensor,
+        observe: &mut dyn FnMut(&str, &Tensor),
+        deep: &mut Option<Tensor>,
+    ) -> candle_core::Result<Value> {
         let _span = span!("unet", sample = ?sample.dims(), context = ?context.dims());
         let cond = self.condition(tape, timesteps, context, observe)?;
         let dtype = sample.dtype();
@@ -192,7 +265,12 @@ impl UNet2DConditionModel {
         observe("mid_block", x.tensor());
         for (i, block) in self.up_blocks.iter().enumerate() {
             let _span = span!("up_block", i);
-            x = block.run(tape, &x, &cond, &mut skips)?;
+            let inner = if i + 1 == self.up_blocks.len() { block.len() - SHALLOW } else { 0 };
+            x = block.layers(tape, 0..inner, &x, &cond, &mut skips)?;
+            if i + 1 == self.up_blocks.len() {
+                *deep = Some(x.tensor().clone());
+            }
+            x = block.run_from(tape, inner, &x, &cond, &mut skips)?;
             observe(&format!("up_blocks.{i}"), x.tensor());
         }
         x = tape.run(&[&x], |t, _| self.conv_norm_out.forward_silu(&t[0]))?;

@@ -1,5 +1,6 @@
 //! How much there is to compute.
 
+use super::SHALLOW;
 use super::config::UNetConfig;
 use crate::operations::Operations;
 
@@ -8,6 +9,18 @@ impl UNetConfig {
     pub fn operations(&self, batch: usize, (height, width): (usize, usize), tokens: usize) -> Operations {
         let mut count = Count { config: self, batch, tokens, sum: Operations::default() };
         count.network((height, width));
+        count.sum
+    }
+
+    /// Operations of a prediction with the features of another step, as [`Self::operations`] counts them.
+    pub fn shallow_operations(
+        &self,
+        batch: usize,
+        (height, width): (usize, usize),
+        tokens: usize,
+    ) -> Operations {
+        let mut count = Count { config: self, batch, tokens, sum: Operations::default() };
+        count.shallow((height, width));
         count.sum
     }
 
@@ -26,12 +39,26 @@ struct Count<'a> {
 }
 
 impl Count<'_> {
-    fn network(&mut self, size: (usize, usize)) {
+    /// What every prediction begins and ends with.
+    fn ends(&mut self, size: (usize, usize)) {
         let c = self.config;
         let outer = c.block_out_channels[0];
         self.sum.convolve(self.pixels(size), c.conv_in_kernel, c.in_channels, outer);
         self.sum.connect(self.batch, outer, c.time_embedding_dim);
         self.sum.connect(self.batch, c.time_embedding_dim, c.time_embedding_dim);
+        self.sum.convolve(self.pixels(size), c.conv_out_kernel, outer, c.out_channels);
+    }
+
+    fn shallow(&mut self, size: (usize, usize)) {
+        self.ends(size);
+        self.down_layer(0, 0, size);
+        let (last, layers) = (self.config.block_out_channels.len() - 1, self.config.layers_per_block[0] + 1);
+        (layers - SHALLOW..layers).for_each(|layer| self.up_layer(last, layer, size));
+    }
+
+    fn network(&mut self, size: (usize, usize)) {
+        let c = self.config;
+        self.ends(size);
         // The size that each block works at, outermost first.
         let mut sizes = vec![size];
         for block in 0..c.block_out_channels.len() {
@@ -45,23 +72,25 @@ impl Count<'_> {
         for index in 0..=last {
             self.up(index, &sizes);
         }
-        self.sum.convolve(self.pixels(size), c.conv_out_kernel, outer, c.out_channels);
     }
 
     fn down(&mut self, block: usize, sizes: &mut Vec<(usize, usize)>) {
         let c = self.config;
         let (size, outputs) = (sizes[block], c.block_out_channels[block]);
-        for layer in 0..c.layers_per_block[block] {
-            let before = if layer == 0 { block.saturating_sub(1) } else { block };
-            self.resnet(size, c.block_out_channels[before], outputs);
-            if c.down_attention[block] {
-                self.transformer(size, block, c.transformer_layers[block]);
-            }
-        }
+        (0..c.layers_per_block[block]).for_each(|layer| self.down_layer(block, layer, size));
         if block + 1 < c.block_out_channels.len() {
             let half = c.halved(size);
             self.sum.convolve(self.pixels(half), 3, outputs, outputs);
             sizes.push(half);
+        }
+    }
+
+    fn down_layer(&mut self, block: usize, layer: usize, size: (usize, usize)) {
+        let c = self.config;
+        let before = if layer == 0 { block.saturating_sub(1) } else { block };
+        self.resnet(size, c.block_out_channels[before], c.block_out_channels[block]);
+        if c.down_attention[block] {
+            self.transformer(size, block, c.transformer_layers[block]);
         }
     }
 
@@ -70,20 +99,25 @@ impl Count<'_> {
         let c = self.config;
         let last = c.block_out_channels.len() - 1;
         let block = last - index;
-        let (size, outputs) = (sizes[block], c.block_out_channels[block]);
+        (0..=c.layers_per_block[block]).for_each(|layer| self.up_layer(index, layer, sizes[block]));
+        if block > 0 {
+            let outputs = c.block_out_channels[block];
+            self.sum.convolve(self.pixels(sizes[block - 1]), 3, outputs, outputs);
+        }
+    }
+
+    fn up_layer(&mut self, index: usize, layer: usize, size: (usize, usize)) {
+        let c = self.config;
+        let last = c.block_out_channels.len() - 1;
+        let block = last - index;
+        let outputs = c.block_out_channels[block];
         let below = c.block_out_channels[(block + 1).min(last)];
         let above = c.block_out_channels[block.saturating_sub(1)];
-        let layers = c.layers_per_block[block] + 1;
-        for layer in 0..layers {
-            let inputs = if layer == 0 { below } else { outputs };
-            let skip = if layer + 1 == layers { above } else { outputs };
-            self.resnet(size, inputs + skip, outputs);
-            if c.up_attention[index] {
-                self.transformer(size, block, c.up_transformer_layers[index]);
-            }
-        }
-        if block > 0 {
-            self.sum.convolve(self.pixels(sizes[block - 1]), 3, outputs, outputs);
+        let inputs = if layer == 0 { below } else { outputs };
+        let skip = if layer == c.layers_per_block[block] { above } else { outputs };
+        self.resnet(size, inputs + skip, outputs);
+        if c.up_attention[index] {
+            self.transformer(size, block, c.up_transformer_layers[index]);
         }
     }
 
@@ -139,6 +173,17 @@ mod tests {
         for (got, want) in [(parts.convolution, 888.0), (parts.linear, 467.0), (parts.attention, 252.0)] {
             assert!((giga(got) - want).abs() < 1.0, "{parts:?}");
         }
+    }
+
+    #[test]
+    fn the_outermost_layers_of_stable_diffusion_1_are_a_quarter_of_it() {
+        let sd = UNetConfig::sd15();
+        let share = |side| {
+            let whole = sd.operations(2, (side, side), 77).total();
+            sd.shallow_operations(2, (side, side), 77).total() as f64 / whole as f64
+        };
+        assert!(share(64) > 0.2 && share(64) < 0.3, "{}", share(64));
+        assert!(share(32) < share(64), "attention grows with the square of the pixels");
     }
 
     #[test]
