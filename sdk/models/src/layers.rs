@@ -29,13 +29,21 @@ pub(crate) fn products(source: &Source) -> Products {
 ///
 /// Errors: missing or misshapen.
 fn weight(source: &Source, shape: &[usize]) -> Result<(Weight, Vec<Applied>)> {
+    let eight_bits = source.precision() == Precision::Int8 && Frozen::fits_eight_bits(shape);
     if source.device().is_cpu()
         && let Some((located, adapters)) = source.located(shape)?
-        && let Some(frozen) = frozen(located, source.precision(), shape)
+        && let Some((format, frozen)) = frozen(&located, shape)
     {
-        return Ok((Weight::Frozen(frozen), adapters));
+        if is_wanted(format, source.precision()) {
+            return Ok((Weight::Frozen(frozen), adapters));
+        }
+        if eight_bits {
+            let narrow = Frozen::eight_bits(&Weight::Frozen(frozen)).map_err(failed(source))?;
+            located.memory.release(&located.bytes);
+            return Ok((Weight::Frozen(narrow), adapters));
+        }
     }
-    if source.precision() != Precision::Int8 || !Frozen::fits_eight_bits(shape) {
+    if !eight_bits {
         let (tensor, adapters) = source.layer(shape, source.dtype())?;
         return Ok((tensor.into(), adapters));
     }
@@ -43,17 +51,28 @@ fn weight(source: &Source, shape: &[usize]) -> Result<(Weight, Vec<Applied>)> {
     Ok((Weight::Frozen(Frozen::eight_bits(&tensor).map_err(failed(source))?), adapters))
 }
 
-/// A weight where it lies; none if other numbers are wanted, or it cannot be read there.
-fn frozen(located: Located, precision: Precision, shape: &[usize]) -> Option<Frozen> {
-    let format = match (located.elements, precision) {
+/// Whether the numbers in a file are those of this precision.
+fn is_wanted(stored: Format, precision: Precision) -> bool {
+    match (stored, precision) {
         // What is stored in fewer bits becomes the same floats whether all at once or piece by piece where it is used.
-        (Elements::Plain(StoredDtype::F32), Precision::Float(DType::F32)) => Format::F32,
-        (Elements::Plain(StoredDtype::F16), Precision::Float(DType::F16 | DType::F32)) => Format::F16,
-        (Elements::Plain(StoredDtype::BF16), Precision::Float(DType::BF16 | DType::F32)) => Format::BF16,
-        (Elements::Blocks(format), Precision::Int8 | Precision::Float(DType::F32)) => Format::Blocks(format),
-        _ => return None,
+        (_, Precision::Float(DType::F32)) => true,
+        (stored, Precision::Float(DType::F16)) => stored == Format::F16,
+        (stored, Precision::Float(DType::BF16)) => stored == Format::BF16,
+        (stored, Precision::Int8) => matches!(stored, Format::Blocks(_)),
+        _ => false,
+    }
+}
+
+/// A weight where it lies; none if it cannot be read there.
+fn frozen(located: &Located, shape: &[usize]) -> Option<(Format, Frozen)> {
+    let format = match located.elements {
+        Elements::Plain(StoredDtype::F32) => Format::F32,
+        Elements::Plain(StoredDtype::F16) => Format::F16,
+        Elements::Plain(StoredDtype::BF16) => Format::BF16,
+        Elements::Plain(_) => return None,
+        Elements::Blocks(format) => Format::Blocks(format),
     };
-    Frozen::new(located.memory, located.bytes, format, shape).ok()
+    Some((format, Frozen::new(located.memory.clone(), located.bytes.clone(), format, shape).ok()?))
 }
 
 fn failed(source: &Source) -> impl Fn(candle_core::Error) -> atelier_weights::Error {

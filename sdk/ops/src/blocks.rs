@@ -1,7 +1,9 @@
 //! Numbers in blocks of a few bits each, as GGUF files have them
 //! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 
+use crate::host::scratch;
 use crate::simd::multiversion;
+use crate::stored::Stored;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::k_quants::{
     BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, GgmlType,
@@ -133,13 +135,14 @@ multiversion! {
 
 /// The nearest numbers in blocks of [`Blocks::EIGHT_BITS`]: each within 1/254 of the largest of its block, and the scale's
 /// rounding (2^-11). Their count fills the blocks.
-pub(crate) fn to_eight_bits(numbers: &[f32]) -> Vec<u8> {
-    let (numbers, _) = numbers.as_chunks::<EIGHT>();
-    let mut bytes = vec![0u8; numbers.len() * EIGHT_BYTES];
+pub(crate) fn to_eight_bits(numbers: Stored) -> Vec<u8> {
+    let mut bytes = vec![0u8; numbers.len() / EIGHT * EIGHT_BYTES];
     let (blocks, _) = bytes.as_chunks_mut::<EIGHT_BYTES>();
-    let each = JOB / EIGHT;
-    blocks.par_chunks_mut(each).zip(numbers.par_chunks(each)).for_each(|(out, numbers)| {
-        narrow_eight(numbers, out);
+    blocks.par_chunks_mut(JOB / EIGHT).enumerate().for_each(|(i, out)| {
+        scratch(out.len() * EIGHT, |wide| {
+            numbers.widen(i * JOB, wide);
+            narrow_eight(wide.as_chunks::<EIGHT>().0, out);
+        });
     });
     bytes
 }
@@ -180,7 +183,7 @@ mod tests {
         numbers[..32].fill(0.0);
         numbers[32..64].iter_mut().for_each(|n| *n *= 1e-6);
         numbers[64] = 1e4;
-        let bytes = to_eight_bits(&numbers);
+        let bytes = to_eight_bits(Stored::F32(&numbers));
         let mut back = vec![0f32; numbers.len()];
         Blocks::EIGHT_BITS.widen(&bytes, 0, &mut back);
         for (numbers, back) in numbers.chunks(EIGHT).zip(back.chunks(EIGHT)) {
@@ -198,7 +201,7 @@ mod tests {
         let numbers = numbers(4096);
         let tensor = candle_core::Tensor::from_slice(&numbers, 4096, &Device::Cpu).unwrap();
         let stored = QTensor::quantize(&tensor, GgmlDType::Q8_0).unwrap();
-        assert_eq!(to_eight_bits(&numbers), stored.data().unwrap().as_ref());
+        assert_eq!(to_eight_bits(Stored::F32(&numbers)), stored.data().unwrap().as_ref());
     }
 
     #[test]
@@ -207,7 +210,7 @@ mod tests {
             let mut numbers = numbers(64);
             numbers[40] = wrong;
             let mut back = vec![0f32; 64];
-            Blocks::EIGHT_BITS.widen(&to_eight_bits(&numbers), 0, &mut back);
+            Blocks::EIGHT_BITS.widen(&to_eight_bits(Stored::F32(&numbers)), 0, &mut back);
             assert!(
                 back[..32].iter().all(|n| n.is_finite()) && back[32..].iter().all(|n| n.is_nan()),
                 "{wrong}"

@@ -1,8 +1,7 @@
 //! Weights of layers: tensors, or numbers that are used where they lie.
 
 use crate::blocks::{self, Blocks};
-use crate::host;
-use crate::stored::Stored;
+use crate::stored::{self, Stored};
 use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 use std::fmt;
@@ -73,18 +72,19 @@ impl Frozen {
         Ok(Self { memory, bytes, kind, shape })
     }
 
-    /// A tensor's numbers in eight bits each: blocks of 32 that share a scale (`Q8_0`). Each is within 1/254 of the largest
+    /// The numbers of a weight on the CPU in eight bits each: blocks of 32 that share a scale (`Q8_0`). Each is within 1/254 of the largest
     /// of its block, and what rounding the scale to f16 adds (2^-11); a block with a number that is not finite becomes NaN.
     ///
     /// # Errors
     /// Numbers that do not fill their blocks: see [`Self::fits_eight_bits`].
-    pub fn eight_bits(x: &Tensor) -> Result<Self> {
-        if !Self::fits_eight_bits(x.dims()) {
-            bail!("{:?} does not fill blocks of 32", x.shape())
+    pub fn eight_bits<'a>(weight: impl Into<Operand<'a>>) -> Result<Self> {
+        let weight = weight.into();
+        if !Self::fits_eight_bits(weight.dims()) {
+            bail!("{:?} does not fill blocks of 32", weight.shape())
         }
-        let bytes = host::with(&x.to_device(&Device::Cpu)?, "eight_bits", |x| Ok(blocks::to_eight_bits(x)))?;
+        let bytes = stored::with(weight, "eight_bits", |numbers| Ok(blocks::to_eight_bits(numbers)))?;
         let range = 0..bytes.len();
-        Self::new(Arc::new(bytes), range, Format::Blocks(GgmlDType::Q8_0), x.shape().clone())
+        Self::new(Arc::new(bytes), range, Format::Blocks(GgmlDType::Q8_0), weight.shape().clone())
     }
 
     /// Whether the rows of a weight (outputs, inputs, ...) of this shape are whole blocks of eight bits.

@@ -27,7 +27,7 @@ pub use config::ConfigFile;
 pub use error::{Error, Result};
 pub use folder::{ComponentFolder, DiffusersFolder};
 pub use header::{Header, StoredDtype, TensorInfo};
-pub use located::{Elements, Located, Precision};
+pub use located::{Bytes, Elements, Located, Precision};
 pub use ncnn::{Ncnn, NcnnLayer};
 pub use source::{Provider, Source, fake};
 pub use torch::{Global, pickle_names};

@@ -64,11 +64,17 @@ pub enum Elements {
     Blocks(GgmlDType),
 }
 
+/// The content of a file.
+pub trait Bytes: AsRef<[u8]> + Send + Sync {
+    /// Gives the memory of a part back to the system, which reads it again when it is used.
+    fn release(&self, part: &Range<usize>);
+}
+
 /// The bytes of a tensor in a file that stays open.
 #[derive(Clone)]
 pub struct Located {
     /// The file.
-    pub memory: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    pub memory: Arc<dyn Bytes>,
     /// Where in it.
     pub bytes: Range<usize>,
     /// What they are.

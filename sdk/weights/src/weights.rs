@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::header::{Header, StoredDtype, TensorInfo};
-use crate::located::{Elements, Located};
+use crate::located::{Bytes, Elements, Located};
 use crate::lora::Applied;
 use crate::source::Provider;
 use crate::{convert, gguf, torch};
@@ -47,6 +47,14 @@ impl AsRef<[u8]> for Content {
         match self {
             Self::Map(map) => map,
             Self::Memory(bytes) => bytes,
+        }
+    }
+}
+
+impl Bytes for Content {
+    fn release(&self, part: &Range<usize>) {
+        if let Self::Map(map) = self {
+            release(map, part);
         }
     }
 }
@@ -224,9 +232,7 @@ impl Weights {
                 }
                 _ => bytes.to_vec(),
             };
-            if let Content::Map(map) = content {
-                release(map, &info.bytes);
-            }
+            content.release(&info.bytes);
             self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
             return Ok(out);
         }
@@ -291,9 +297,7 @@ impl Weights {
                 tensor: name.into(),
                 source: Box::new(source),
             })?;
-        if let Content::Map(map) = content {
-            release(map, &info.bytes);
-        }
+        content.release(&info.bytes);
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         Ok(tensor)
     }
@@ -343,9 +347,7 @@ impl Provider for Weights {
 
     fn release(&self) {
         for content in &self.files {
-            if let Content::Map(map) = &**content {
-                release(map, &(0..map.len()));
-            }
+            content.release(&(0..(**content).as_ref().len()));
         }
     }
 
