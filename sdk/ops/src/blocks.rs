@@ -16,6 +16,9 @@ use rayon::prelude::*;
 const EIGHT: usize = 32;
 const EIGHT_BYTES: usize = EIGHT + 2;
 
+/// 1.5 * 2^23: a number of at most 2^22 added to it has its whole part in the last bits, two's complement.
+const WHOLE: f32 = 12_582_912.0;
+
 /// The largest block of any format.
 const LARGEST: usize = 256;
 
@@ -115,19 +118,17 @@ multiversion! {
 multiversion! {
     fn narrow_eight(numbers: &[[f32; EIGHT]], out: &mut [[u8; EIGHT_BYTES]]) {
         for (numbers, out) in numbers.iter().zip(out) {
-            let mut largest = 0f32;
-            let mut finite = true;
-            for number in numbers {
-                largest = if number.abs() > largest { number.abs() } else { largest };
-                finite &= number.is_finite();
-            }
+            // Bits of numbers without sign are in the order of the numbers, those that are not finite last.
+            let largest = numbers.iter().fold(0u32, |m, number| m.max(number.to_bits() & 0x7fff_ffff));
             // A weight that is no number must not become one.
-            let scale = if finite { largest / 127.0 } else { f32::NAN };
+            let finite = largest < f32::INFINITY.to_bits();
+            let scale = if finite { f32::from_bits(largest) / 127.0 } else { f32::NAN };
             let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
             let [low, high] = f16::from_f32(scale).to_le_bytes();
             (out[0], out[1]) = (low, high);
             for (out, number) in out[2..].iter_mut().zip(numbers) {
-                *out = (number * inverse).round() as i8 as u8;
+                // The last bits of such a large number are whole ones: the sum is rounded to them, ties to even.
+                *out = (number * inverse + WHOLE).to_bits() as u8;
             }
         }
     }
