@@ -130,7 +130,7 @@ pub struct Asked {
     #[arg(short, long, default_value = "auto", value_name = "DEVICE")]
     pub device: Device,
     /// Number format of weights, and of products where the device has such: auto, f32, f16, bf16, int8
-    #[arg(long, visible_alias = "precision", default_value = "auto", value_name = "FORMAT")]
+    #[arg(long = "precision", visible_alias = "dtype", default_value = "auto", value_name = "FORMAT")]
     pub dtype: Dtype,
 }
 

@@ -94,8 +94,9 @@ impl FromStr for Dtype {
             "f16" => Ok(Self::F16),
             "bf16" => Ok(Self::Bf16),
             "int8" => Ok(Self::Int8),
-            _ => Err(Error::invalid(format!("`{s}` is not a number format"))
-                .hint("formats are: auto, f32, f16, bf16, int8")),
+            _ => Err(Error::invalid(format!(
+                "`{s}` is not a number format: there are auto, f32, f16, bf16 and int8"
+            ))),
         }
     }
 }

@@ -377,8 +377,8 @@ mod tests {
             let want = linear_for(Need::Value, &x, &copied, float.bias.as_ref()).unwrap();
             assert_eq!(numbers(&float.forward(&x).unwrap()), numbers(&want), "{format:?}");
             let off = error(&layer.forward(&x).unwrap(), &want);
-            // Where the processor multiplies in bf16, inputs are rounded; and biases are stored in f16.
-            assert!(off < 0.01, "{format:?}: {off}");
+            // Biases are stored in f16.
+            assert!(off < 1e-3, "{format:?}: {off}");
         }
     }
 
