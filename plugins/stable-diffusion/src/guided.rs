@@ -299,7 +299,7 @@ impl SampleCtx for Guided<'_> {
                 Ok(())
             }
             Some(v) => Err(Error::internal(format!("the UNet produced {v} at sigma {sigma}"))
-                .hint("16-bit floats can overflow: try `--dtype f32`")),
+                .hint("16-bit floats can overflow: try `--precision f32`")),
         }
     }
 

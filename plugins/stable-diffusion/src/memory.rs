@@ -147,7 +147,9 @@ fn too_little(need: &Need, least: Residency, limit: u64, given: bool) -> Error {
             "`memory: staged` loads the networks one after the other: about {}",
             words(need.total(Residency::Staged))
         )),
-        Residency::Staged => e.hint("a smaller image, `--dtype bf16` or `vae_tiling: blended` needs less"),
+        Residency::Staged => {
+            e.hint("a smaller image, `--precision int8` or `vae_tiling: blended` needs less")
+        }
     };
     e.hint("the estimate may be wrong: `memory_limit` sets what a run may take, in GiB")
 }

@@ -274,7 +274,7 @@ impl Pipeline {
         match values.iter().all(|v| v.is_finite()) {
             true => Ok(latents),
             false => Err(Error::internal("the encoder gave latents that are not numbers")
-                .hint("16-bit floats can overflow: try `--dtype f32`")),
+                .hint("16-bit floats can overflow: try `--precision f32`")),
         }
     }
 

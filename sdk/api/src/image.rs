@@ -108,7 +108,7 @@ impl Image {
                 i % n,
                 i / n
             ))
-            .hint("16-bit floats overflow in some decoders: try `--dtype f32`"));
+            .hint("16-bit floats overflow in some decoders: try `--precision f32`"));
         }
         let byte = |v: f32| ((v * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round() as u8;
         let mut data = Vec::with_capacity(3 * n);

@@ -72,8 +72,9 @@ impl Frozen {
         Ok(Self { memory, bytes, kind, shape })
     }
 
-    /// The numbers of a weight on the CPU in eight bits each: blocks of 32 that share a scale (`Q8_0`). Each is within 1/254 of the largest
-    /// of its block, and what rounding the scale to f16 adds (2^-11); a block with a number that is not finite becomes NaN.
+    /// The numbers of a weight on the CPU in eight bits each: blocks of 32 that share a scale (`Q8_0`). Each is within 1/254
+    /// of the largest of its block, and what rounding the scale to f16 adds (2^-11); a block with a number that is not
+    /// finite becomes NaN.
     ///
     /// # Errors
     /// Numbers that do not fill their blocks: see [`Self::fits_eight_bits`].
