@@ -123,8 +123,9 @@ impl UNet2DConditionModel {
     ) -> Result<(Tensor, Tensor)> {
         self.check(sample, timesteps, context)?;
         let mut deep = None;
-        let run =
-            || self.run_keeping(&mut Tape::off(), sample, timesteps, context, &mut |_, _| {}, &mut deep);
+        let run = || {
+            self.run_keeping(&mut Tape::off(), sample, timesteps, context, &mut |_, _| {}, Some(&mut deep))
+        };
         let result = with_products(self.products, run).map_err(Error::compute(NETWORK))?;
         let deep = deep.ok_or_else(|| Error::input(NETWORK, "a UNet without blocks"))?;
         Ok((result.tensor().clone(), deep))
@@ -232,10 +233,10 @@ impl UNet2DConditionModel {
         context: &Tensor,
         observe: &mut dyn FnMut(&str, &Tensor),
     ) -> candle_core::Result<Value> {
-        self.run_keeping(tape, sample, timesteps, context, observe, &mut None)
+        self.run_keeping(tape, sample, timesteps, context, observe, None)
     }
 
-    /// [`Self::run`], which leaves the features that [`Self::run_shallow`] takes in `deep`.
+    /// [`Self::run`], which leaves the features that [`Self::run_shallow`] takes in `deep`, if they are wanted.
     fn run_keeping<'a>(
         &'a self,
         tape: &mut Tape<'a>,
@@ -243,7 +244,7 @@ impl UNet2DConditionModel {
         timesteps: &Tensor,
         context: &Tensor,
         observe: &mut dyn FnMut(&str, &Tensor),
-        deep: &mut Option<Tensor>,
+        mut deep: Option<&mut Option<Tensor>>,
     ) -> candle_core::Result<Value> {
         let _span = span!("unet", sample = ?sample.dims(), context = ?context.dims());
         let cond = self.condition(tape, timesteps, context, observe)?;
@@ -265,12 +266,13 @@ impl UNet2DConditionModel {
         observe("mid_block", x.tensor());
         for (i, block) in self.up_blocks.iter().enumerate() {
             let _span = span!("up_block", i);
-            let inner = if i + 1 == self.up_blocks.len() { block.len() - SHALLOW } else { 0 };
-            x = block.layers(tape, 0..inner, &x, &cond, &mut skips)?;
-            if i + 1 == self.up_blocks.len() {
+            let mut first = 0;
+            if let Some(deep) = deep.take_if(|_| i + 1 == self.up_blocks.len()) {
+                first = block.len() - SHALLOW;
+                x = block.layers(tape, 0..first, &x, &cond, &mut skips)?;
                 *deep = Some(x.tensor().clone());
             }
-            x = block.run_from(tape, inner, &x, &cond, &mut skips)?;
+            x = block.run_from(tape, first, &x, &cond, &mut skips)?;
             observe(&format!("up_blocks.{i}"), x.tensor());
         }
         x = tape.run(&[&x], |t, _| self.conv_norm_out.forward_silu(&t[0]))?;
