@@ -283,6 +283,48 @@ fn a_model_goes_through_all_layouts_and_stays_the_same_to_the_bit() {
 }
 
 #[test]
+fn a_model_converted_to_eight_bits_draws_what_the_original_draws_in_eight_bits() {
+    let place = Place::new();
+    copy(&tiny().join("tokenizer"), &place.path("tokenizer"));
+    let convert = |from: &str, dtype: &str, out: &str| {
+        place.run(&["models", "convert", from, "--to", "gguf", "--dtype", dtype, "-o", out]).ok();
+        atelier_weights::Weights::open(place.path(out)).unwrap()
+    };
+    let small = convert(text(&tiny()), "int8", "small.gguf");
+    let formats = |end: &str| {
+        let names: Vec<_> = small.names().filter(|n| n.ends_with(end)).collect();
+        assert!(!names.is_empty(), "{end}");
+        names.iter().filter_map(|n| small.format(n)).collect::<std::collections::BTreeSet<_>>()
+    };
+    let only = |format: &str| std::collections::BTreeSet::from([format.to_string()]);
+    assert_eq!(formats("attn1.to_q.weight"), only("Q8_0"));
+    assert_eq!(formats("in_layers.2.weight"), only("Q8_0"));
+    assert_eq!(formats("token_embedding.weight"), only("F16"));
+    assert_eq!(formats("attn1.to_out.0.bias"), only("F16"));
+    assert!(small.names().filter(|n| n.starts_with("first_stage")).all(|n| small.format(n).unwrap() == "F16"));
+    assert_eq!(small.metadata()["general.architecture"], "sd1");
+    let draw = |model: &str, precision: &str| {
+        let more = ["-s", "width=64", "-s", "height=64", "-s", "seed=1", "--precision", precision];
+        pixels(&place.generate(&[&["-p", "tiny/quick", "-m", model][..], &more].concat()))
+    };
+    assert_eq!(draw("./small.gguf", "int8"), draw(text(&tiny()), "int8"));
+    // Other numbers are carried over as they are; blocks stay blocks.
+    convert(text(&tiny()), "keep", "kept.gguf");
+    assert_eq!(draw("./kept.gguf", "f32"), draw(text(&tiny()), "f32"));
+    let again = convert("small.gguf", "keep", "again.gguf");
+    for name in small.names() {
+        let (a, b) = (small.info(name).unwrap(), again.info(name).unwrap());
+        assert_eq!((&a.shape, a.bytes.len()), (&b.shape, b.bytes.len()), "{name}");
+    }
+    assert!(
+        std::fs::read(place.path("small.gguf")).unwrap() == std::fs::read(place.path("again.gguf")).unwrap()
+    );
+    place
+        .run(&["models", "convert", text(&tiny()), "--to", "ldm", "--dtype", "int8", "-o", "x.safetensors"])
+        .fails(2, &["/dtype", "no blocks of integers", "--to gguf"]);
+}
+
+#[test]
 fn number_formats_change_and_what_is_no_weight_does_not() {
     let place = Place::new();
     let fixture = root().join("tests/fixtures/weights/torch_protocol2.ckpt");

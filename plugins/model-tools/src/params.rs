@@ -49,13 +49,15 @@ pub enum Layout {
     Diffusers,
     /// One safetensors file with the names of the first programs for latent diffusion.
     Ldm,
+    /// One GGUF file, with the names of the first programs if the input is a model's folder, and else with its own.
+    Gguf,
 }
 
 /// A number format of weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// That of the input; quantised weights become f32.
+    /// That of the input; quantised weights become f32, but in GGUF.
     #[default]
     Keep,
     /// 32-bit floats.
@@ -64,6 +66,8 @@ pub enum Format {
     F16,
     /// 16-bit floats with f32's exponent.
     Bf16,
+    /// The weights of layers in blocks of 8-bit integers (`Q8_0`), all else, and the autoencoder, in f16. GGUF only.
+    Int8,
 }
 
 /// Writes a model differently.
@@ -96,6 +100,9 @@ impl TaskParams for ConvertModel {
         }
         if !self.out.is_empty() && self.out == self.input {
             wrong.push(Violation::new("/out", "it is the input").hint("name another file or folder"));
+        }
+        if self.dtype == Format::Int8 && self.to != Layout::Gguf {
+            wrong.push(Violation::new("/dtype", "safetensors files have no blocks of integers").hint("--to gguf"));
         }
         if wrong.is_empty() { Ok(self) } else { Err(wrong) }
     }

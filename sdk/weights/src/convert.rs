@@ -47,6 +47,11 @@ pub(crate) fn tensor(
     tensor.to_dtype(dtype)?.to_device(device)
 }
 
+/// The elements of a vector in blocks of fewer bits.
+pub(crate) fn into_blocks(numbers: &Tensor, format: GgmlDType) -> Result<Vec<u8>> {
+    Ok(QTensor::quantize(numbers, format)?.data()?.into_owned())
+}
+
 /// The elements of a tensor of floats, little-endian.
 pub(crate) fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
     let flat = tensor.flatten_all()?;

@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::header::{StoredDtype, TensorInfo};
+use crate::located::Elements;
 use crate::weights::{Codec, Found};
 use candle_core::quantized::GgmlDType;
 use std::collections::{BTreeMap, HashMap};
@@ -18,7 +19,10 @@ const MAX_DIMENSIONS: u32 = 4;
 const TEXT: u32 = 8;
 const MAX_TEXT: usize = 64 << 10;
 /// ComfyUI-GGUF writes kernels as matrices, so that blocks fit, and their shapes under this name.
-const ORIGINAL_SHAPE: &str = "comfy.gguf.orig_shape.";
+pub(crate) const ORIGINAL_SHAPE: &str = "comfy.gguf.orig_shape.";
+
+/// What the places of tensors are multiples of, unless a file says otherwise.
+pub(crate) const ALIGNMENT: usize = 32;
 
 /// Whether `file` starts as one does.
 pub(crate) fn is_gguf(file: &[u8]) -> bool {
@@ -53,6 +57,15 @@ fn format(number: u32) -> Option<(StoredDtype, Codec, u64, u64)> {
         30 => plain(StoredDtype::BF16),
         _ => None,
     }
+}
+
+/// The number of a format in files, if it has one.
+pub(crate) fn number(elements: Elements) -> Option<u32> {
+    (0..=30).find(|number| match (format(*number), elements) {
+        (Some((dtype, Codec::Plain, ..)), Elements::Plain(wanted)) => dtype == wanted,
+        (Some((_, Codec::Blocks(format), ..)), Elements::Blocks(wanted)) => format == wanted,
+        _ => false,
+    })
 }
 
 /// The tensors of `file`; `path` is for messages.
@@ -174,7 +187,7 @@ impl<'a> Reader<'a> {
     }
 
     fn remarks(&mut self, count: u64) -> Result<Remarks> {
-        let mut remarks = Remarks { alignment: 32, shapes: HashMap::new(), texts: BTreeMap::new() };
+        let mut remarks = Remarks { alignment: ALIGNMENT, shapes: HashMap::new(), texts: BTreeMap::new() };
         for _ in 0..count {
             let (key, kind) = (self.text()?, self.u32()?);
             if kind == TEXT {

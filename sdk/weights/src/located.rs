@@ -64,6 +64,18 @@ pub enum Elements {
     Blocks(GgmlDType),
 }
 
+impl Elements {
+    /// Bytes of so many elements; none if they do not fill their blocks, or are too many.
+    pub fn bytes(self, shape: &[usize]) -> Option<u64> {
+        let count = shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d as u64))?;
+        let (block, size) = match self {
+            Self::Plain(dtype) => (1, dtype.size()),
+            Self::Blocks(format) => (format.block_size() as u64, format.type_size() as u64),
+        };
+        count.is_multiple_of(block).then(|| (count / block).checked_mul(size))?
+    }
+}
+
 /// The content of a file.
 pub trait Bytes: AsRef<[u8]> + Send + Sync {
     /// Gives the memory of a part back to the system, which reads it again when it is used.

@@ -210,6 +210,36 @@ impl Weights {
         })
     }
 
+    /// How the elements of a tensor lie in the file.
+    pub fn elements(&self, name: &str) -> Option<Elements> {
+        let entry = self.tensors.get(name)?;
+        Some(match entry.codec {
+            Codec::Blocks(format) => Elements::Blocks(format),
+            Codec::Plain | Codec::Strided(_) => Elements::Plain(entry.info.dtype),
+        })
+    }
+
+    /// A tensor in blocks of fewer bits: the very bytes of the file where it has these, else made from its numbers.
+    ///
+    /// Errors: those of [`Self::get`]; numbers that do not fill the blocks.
+    pub fn in_blocks(&self, name: &str, format: GgmlDType) -> Result<Vec<u8>> {
+        if self.elements(name) == Some(Elements::Blocks(format)) {
+            let Entry { file, info, .. } = &self.tensors[name];
+            let content = &*self.files[*file];
+            let bytes = content.as_ref()[info.bytes.clone()].to_vec();
+            content.release(&info.bytes);
+            return Ok(bytes);
+        }
+        let shape = self.info(name).map(|info| info.shape.clone()).unwrap_or_default();
+        let tensor = self.get(name, &shape, DType::F32, &Device::Cpu)?;
+        let made = tensor.flatten_all().and_then(|numbers| convert::into_blocks(&numbers, format));
+        made.map_err(|source| Error::Tensor {
+            place: self.place.clone(),
+            tensor: name.into(),
+            source: Box::new(source),
+        })
+    }
+
     /// The elements of a tensor in order, little-endian, as [`Self::stored_as`] says: the very bytes of the file where
     /// that changes nothing.
     ///

@@ -112,6 +112,8 @@ pub enum Layout {
     Ldm,
     /// A safetensors file of what the input has
     Safetensors,
+    /// A GGUF file: a model's folder with the names of `ldm`, anything else with its own
+    Gguf,
 }
 
 /// A number format of weights.
@@ -122,6 +124,8 @@ pub enum Numbers {
     F32,
     F16,
     Bf16,
+    /// Layers in 8-bit integers, the rest in f16; only in GGUF
+    Int8,
 }
 
 #[derive(Debug, Args)]

@@ -1,12 +1,13 @@
 //! A checkpoint of one file as a folder in the layout of diffusers.
 
 use super::Report;
+use super::numbers::Numbers;
 use super::write::{Item, file};
 use crate::error::weights as failed;
 use atelier_models::{ClipTokenizer, Padding};
 use atelier_sdk::files::{cannot_write, sync_folder, write_atomic};
 use atelier_sdk::{EngineCtx, Error, ErrorKind, Result, ResultExt};
-use atelier_weights::{Checkpoint, CheckpointPart, Outline, Provider, StoredDtype};
+use atelier_weights::{Checkpoint, CheckpointPart, Elements, Provider};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ const CLIP_VOCABULARY: u64 = 49408;
 /// Not a whole model of Stable Diffusion 1.x or 2.x; a vocabulary that nobody has; the disk is full.
 pub fn write(
     checkpoint: &Checkpoint,
-    dtype: Option<StoredDtype>,
+    numbers: Numbers,
     out: &Path,
     ctx: &mut dyn EngineCtx,
 ) -> Result<Report> {
@@ -41,12 +42,12 @@ pub fn write(
         &unet,
         "diffusion_pytorch_model",
         unet_config(&unet, sizes),
-        dtype,
+        numbers,
         &mut report,
         ctx,
     )?;
-    network(&root.join("vae"), &vae, "diffusion_pytorch_model", vae_config(&vae), dtype, &mut report, ctx)?;
-    network(&root.join("text_encoder"), &text, "model", text_config(&text), dtype, &mut report, ctx)?;
+    network(&root.join("vae"), &vae, "diffusion_pytorch_model", vae_config(&vae), numbers, &mut report, ctx)?;
+    network(&root.join("text_encoder"), &text, "model", text_config(&text), numbers, &mut report, ctx)?;
     if wide && checkpoint.prediction_type().is_none() {
         report.notes.push(
             "the file does not say what it predicts and is taken to predict noise; if it is a 768-v model, set \
@@ -139,7 +140,7 @@ fn network(
     part: &CheckpointPart,
     stem: &str,
     config: Value,
-    dtype: Option<StoredDtype>,
+    numbers: Numbers,
     report: &mut Report,
     ctx: &mut dyn EngineCtx,
 ) -> Result<()> {
@@ -147,9 +148,8 @@ fn network(
     // transformers before version 5 wants it, and those after take it.
     let prefix = if stem == "model" { "text_model." } else { "" };
     let items: Vec<Item<'_>> =
-        part.tensors().filter_map(|(name, shape)| item(part, name, shape, prefix, dtype)).collect();
-    let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
-    file(&folder.join(format!("{stem}.safetensors")), &items, dtype, &metadata, report, ctx)
+        part.tensors().filter_map(|(name, shape)| item(part, name, shape, prefix, numbers)).collect();
+    file(&folder.join(format!("{stem}.safetensors")), &items, numbers, &BTreeMap::new(), report, ctx)
 }
 
 fn item<'a>(
@@ -157,7 +157,7 @@ fn item<'a>(
     name: &'a str,
     mut shape: Vec<usize>,
     prefix: &str,
-    dtype: Option<StoredDtype>,
+    numbers: Numbers,
 ) -> Option<Item<'a>> {
     // The autoencoder's attention has kernels of one pixel in a file, and matrices in a folder.
     let matrix =
@@ -166,10 +166,11 @@ fn item<'a>(
     if matrix && shape.len() == 4 && shape[2..] == [1, 1] {
         shape.truncate(2);
     }
-    let outline = Outline { name: format!("{prefix}{name}"), dtype: part.stored_as(name, dtype)?, shape };
+    let dtype = numbers.dtype();
+    let elements = Elements::Plain(part.stored_as(name, dtype)?);
     let found = part.stored_as(name, None)?;
-    let read = move |dtype| part.encoded(name, dtype).map(|(_, bytes)| bytes).map_err(failed);
-    Some(Item { outline, found, read: Box::new(read) })
+    let read = move || part.encoded(name, dtype).map(|(_, bytes)| bytes).map_err(failed);
+    Some(Item { name: format!("{prefix}{name}"), shape, elements, found, read: Box::new(read) })
 }
 
 /// The fields that were worked out, and those that no tensor shows.

@@ -1,13 +1,15 @@
 //! Writes a model differently: one tensor at a time, and nothing stands under its name before it is whole.
 
 mod folder;
+mod numbers;
 mod single;
 mod write;
 
 use crate::error::weights as failed;
-use crate::params::{ConvertModel, Format, Layout};
+use crate::params::{ConvertModel, Layout};
 use atelier_sdk::{EngineCtx, Error, ErrorKind, Event, Result};
-use atelier_weights::{Checkpoint, StoredDtype};
+use atelier_weights::Checkpoint;
+use numbers::{Container, Numbers};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -25,18 +27,15 @@ pub struct Report {
 pub fn run(params: &ConvertModel, ctx: &mut dyn EngineCtx) -> Result<Value> {
     let (input, out) = (Path::new(&params.input), Path::new(&params.out));
     free(out, params.overwrite)?;
-    let dtype = match params.dtype {
-        Format::Keep => None,
-        Format::F32 => Some(StoredDtype::F32),
-        Format::F16 => Some(StoredDtype::F16),
-        Format::Bf16 => Some(StoredDtype::BF16),
-    };
+    let container = if params.to == Layout::Gguf { Container::Gguf } else { Container::Safetensors };
+    let numbers = Numbers::new(container, params.dtype);
     let is_model = input.join("model_index.json").is_file();
     let report = match (params.to, input.is_dir()) {
-        (Layout::Diffusers, false) => folder::write(&open(input)?, dtype, out, ctx)?,
-        (Layout::Ldm, _) if is_model => single::from_folder(input, dtype, out, ctx)?,
-        (Layout::Ldm, false) => single::ldm(&open(input)?, dtype, out, ctx)?,
-        (Layout::Safetensors, _) if !is_model => single::same_names(input, dtype, out, ctx)?,
+        (Layout::Diffusers, false) => folder::write(&open(input)?, numbers, out, ctx)?,
+        (Layout::Ldm | Layout::Gguf, _) if is_model => single::from_folder(input, numbers, out, ctx)?,
+        (Layout::Ldm, false) => single::ldm(&open(input)?, numbers, out, ctx)?,
+        (Layout::Gguf, _) => single::same_names(input, numbers, out, ctx)?,
+        (Layout::Safetensors, _) if !is_model => single::same_names(input, numbers, out, ctx)?,
         (Layout::Safetensors, _) => {
             return Err(Error::invalid("a model's folder has a file for each network already")
                 .hint("to make it one file: --to ldm")

@@ -1,31 +1,27 @@
 //! Models as one file.
 
 use super::Report;
+use super::numbers::{self, Numbers};
 use super::write::{Item, file};
 use crate::error::weights as failed;
 use atelier_sdk::{EngineCtx, Error, ErrorKind, Result};
-use atelier_weights::{Checkpoint, DiffusersFolder, Kind, Network, Outline, StoredDtype, Weights, ldm_name};
+use atelier_weights::{Checkpoint, DiffusersFolder, Kind, Network, Weights, ldm_name};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// What safetensors files of torch say.
-fn of_torch() -> BTreeMap<String, String> {
-    BTreeMap::from([("format".to_string(), "pt".to_string())])
-}
-
-/// A file or the folder of one network as a safetensors file, names unchanged.
+/// A file or the folder of one network as one file, names unchanged.
 ///
 /// # Errors
 /// It cannot be read or written.
 pub fn same_names(
     input: &Path,
-    dtype: Option<StoredDtype>,
+    numbers: Numbers,
     out: &Path,
     ctx: &mut dyn EngineCtx,
 ) -> Result<Report> {
     let weights = Weights::open(input).map_err(failed)?;
-    all(&weights, dtype, out, ctx)
+    all(&weights, numbers, out, ctx)
 }
 
 /// A checkpoint in one file as another such file.
@@ -34,7 +30,7 @@ pub fn same_names(
 /// It is no whole checkpoint; it cannot be read or written.
 pub fn ldm(
     checkpoint: &Checkpoint,
-    dtype: Option<StoredDtype>,
+    numbers: Numbers,
     out: &Path,
     ctx: &mut dyn EngineCtx,
 ) -> Result<Report> {
@@ -45,16 +41,14 @@ pub fn ldm(
         )
         .hint("to change its format or number format alone: --to safetensors"));
     }
-    all(checkpoint.weights(), dtype, out, ctx)
+    all(checkpoint.weights(), numbers, out, ctx)
 }
 
-fn all(weights: &Weights, dtype: Option<StoredDtype>, out: &Path, ctx: &mut dyn EngineCtx) -> Result<Report> {
+fn all(weights: &Weights, numbers: Numbers, out: &Path, ctx: &mut dyn EngineCtx) -> Result<Report> {
     let items: Vec<Item<'_>> =
-        weights.names().filter_map(|n| item(weights, n, n.into(), false, dtype)).collect();
-    let mut metadata = weights.metadata().clone();
-    metadata.extend(of_torch());
+        weights.names().filter_map(|n| item(weights, n, n.into(), false, numbers)).collect();
     let mut report = Report::default();
-    file(out, &items, dtype, &metadata, &mut report, ctx)?;
+    file(out, &items, numbers, weights.metadata(), &mut report, ctx)?;
     Ok(report)
 }
 
@@ -64,19 +58,16 @@ fn item<'a>(
     name: &'a str,
     new: String,
     kernel: bool,
-    dtype: Option<StoredDtype>,
+    numbers: Numbers,
 ) -> Option<Item<'a>> {
     let info = weights.info(name)?;
     let mut shape = info.shape.clone();
     if kernel && shape.len() == 2 {
         shape.extend([1, 1]);
     }
-    let outline = Outline { name: new, dtype: weights.stored_as(name, dtype)?, shape };
-    Some(Item {
-        outline,
-        found: info.dtype,
-        read: Box::new(move |dtype| weights.encoded(name, dtype).map_err(failed)),
-    })
+    let elements = numbers.elements(weights, name, &new, &shape)?;
+    let read = move || numbers::read(weights, name, elements).map_err(failed);
+    Some(Item { name: new, shape, elements, found: info.dtype, read: Box::new(read) })
 }
 
 /// A diffusers folder as one file with the names of `ldm`.
@@ -85,7 +76,7 @@ fn item<'a>(
 /// Another pipeline; the text encoder of 2.x, which such files have from another library; files missing or damaged.
 pub fn from_folder(
     input: &Path,
-    dtype: Option<StoredDtype>,
+    numbers: Numbers,
     out: &Path,
     ctx: &mut dyn EngineCtx,
 ) -> Result<Report> {
@@ -103,7 +94,7 @@ pub fn from_folder(
         let mut left_out = Vec::new();
         for name in weights.names() {
             match ldm_name(*network, name, &names) {
-                Some((new, kernel)) => items.extend(item(weights, name, new, kernel, dtype)),
+                Some((new, kernel)) => items.extend(item(weights, name, new, kernel, numbers)),
                 None => left_out.push(name),
             }
         }
@@ -114,11 +105,11 @@ pub fn from_folder(
             ));
         }
     }
-    let mut metadata = of_torch();
+    let mut metadata = BTreeMap::new();
     if let Some(prediction) = prediction(&folder).filter(|p| p != "epsilon") {
         metadata.insert("modelspec.prediction_type".into(), prediction);
     }
-    file(out, &items, dtype, &metadata, &mut report, ctx)?;
+    file(out, &items, numbers, &metadata, &mut report, ctx)?;
     report.notes.push("one file holds no tokenizer: who reads it takes CLIP's".into());
     Ok(report)
 }
