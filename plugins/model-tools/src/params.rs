@@ -102,7 +102,9 @@ impl TaskParams for ConvertModel {
             wrong.push(Violation::new("/out", "it is the input").hint("name another file or folder"));
         }
         if self.dtype == Format::Int8 && self.to != Layout::Gguf {
-            wrong.push(Violation::new("/dtype", "safetensors files have no blocks of integers").hint("--to gguf"));
+            wrong.push(
+                Violation::new("/dtype", "safetensors files have no blocks of integers").hint("--to gguf"),
+            );
         }
         if wrong.is_empty() { Ok(self) } else { Err(wrong) }
     }

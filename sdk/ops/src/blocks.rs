@@ -115,6 +115,16 @@ multiversion! {
     }
 }
 
+/// The nearest whole number of one of at most 127; of two, that farther from zero, as ggml has it.
+#[inline(always)]
+fn nearest(x: f32) -> f32 {
+    // The last bits of such a large number are whole ones: the sum is rounded to them, ties to even.
+    let even = (x + WHOLE) - WHOLE;
+    let left = x - even;
+    let nearer_zero = left.abs() == 0.5 && left.is_sign_positive() == x.is_sign_positive();
+    if nearer_zero { even + 1f32.copysign(x) } else { even }
+}
+
 multiversion! {
     fn narrow_eight(numbers: &[[f32; EIGHT]], out: &mut [[u8; EIGHT_BYTES]]) {
         for (numbers, out) in numbers.iter().zip(out) {
@@ -127,8 +137,7 @@ multiversion! {
             let [low, high] = f16::from_f32(scale).to_le_bytes();
             (out[0], out[1]) = (low, high);
             for (out, number) in out[2..].iter_mut().zip(numbers) {
-                // The last bits of such a large number are whole ones: the sum is rounded to them, ties to even.
-                *out = (number * inverse + WHOLE).to_bits() as u8;
+                *out = (nearest(number * inverse) + WHOLE).to_bits() as u8;
             }
         }
     }
@@ -199,8 +208,12 @@ mod tests {
 
     #[test]
     fn eight_bits_are_those_of_the_tensor_library() {
-        let numbers = numbers(4096);
-        let tensor = candle_core::Tensor::from_slice(&numbers, 4096, &Device::Cpu).unwrap();
+        let mut numbers = numbers(8192);
+        // Halves, of which many lie in the middle between two whole numbers.
+        numbers[4096..6144].iter_mut().for_each(|n| *n = f16::from_f32(*n).to_f32());
+        let steps = numbers[6144..].chunks_exact_mut(EIGHT).flat_map(|block| block.iter_mut().zip(0i16..));
+        steps.for_each(|(n, i)| *n = if i == 0 { 127.0 } else { f32::from(i - 16) / 2.0 });
+        let tensor = candle_core::Tensor::from_slice(&numbers, numbers.len(), &Device::Cpu).unwrap();
         let stored = QTensor::quantize(&tensor, GgmlDType::Q8_0).unwrap();
         assert_eq!(to_eight_bits(Stored::F32(&numbers)), stored.data().unwrap().as_ref());
     }

@@ -89,7 +89,8 @@ fn header(tensors: &[GgufOutline], texts: &BTreeMap<String, String>) -> io::Resu
     }
     let mut at = 0u64;
     for tensor in tensors {
-        let unknown = || io::Error::other(format!("{}: GGUF has no tensors of {:?}", tensor.name, tensor.elements));
+        let unknown =
+            || io::Error::other(format!("{}: GGUF has no tensors of {:?}", tensor.name, tensor.elements));
         let shape = tensor.rows().unwrap_or_else(|| tensor.shape.clone());
         text(&mut out, &tensor.name);
         out.extend((shape.len() as u32).to_le_bytes());

@@ -64,6 +64,7 @@ pub fn read(weights: &Weights, name: &str, elements: Elements) -> Result<Vec<u8>
 fn is_layer(name: &str, shape: &[usize]) -> bool {
     let row: usize = shape.iter().skip(1).product();
     let of_vae = ["first_stage_model.", "encoder.", "decoder."].iter().any(|start| name.starts_with(start));
-    let embedding = ["token_embedding.weight", "position_embedding.weight"].iter().any(|end| name.ends_with(end));
+    let embedding =
+        ["token_embedding.weight", "position_embedding.weight"].iter().any(|end| name.ends_with(end));
     name.ends_with(".weight") && shape.len() > 1 && row > 0 && row.is_multiple_of(32) && !of_vae && !embedding
 }

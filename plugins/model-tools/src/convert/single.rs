@@ -14,12 +14,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// It cannot be read or written.
-pub fn same_names(
-    input: &Path,
-    numbers: Numbers,
-    out: &Path,
-    ctx: &mut dyn EngineCtx,
-) -> Result<Report> {
+pub fn same_names(input: &Path, numbers: Numbers, out: &Path, ctx: &mut dyn EngineCtx) -> Result<Report> {
     let weights = Weights::open(input).map_err(failed)?;
     all(&weights, numbers, out, ctx)
 }
@@ -28,12 +23,7 @@ pub fn same_names(
 ///
 /// # Errors
 /// It is no whole checkpoint; it cannot be read or written.
-pub fn ldm(
-    checkpoint: &Checkpoint,
-    numbers: Numbers,
-    out: &Path,
-    ctx: &mut dyn EngineCtx,
-) -> Result<Report> {
+pub fn ldm(checkpoint: &Checkpoint, numbers: Numbers, out: &Path, ctx: &mut dyn EngineCtx) -> Result<Report> {
     if checkpoint.kind() != Kind::StableDiffusion {
         return Err(Error::new(
             ErrorKind::Unsupported,
@@ -74,12 +64,7 @@ fn item<'a>(
 ///
 /// # Errors
 /// Another pipeline; the text encoder of 2.x, which such files have from another library; files missing or damaged.
-pub fn from_folder(
-    input: &Path,
-    numbers: Numbers,
-    out: &Path,
-    ctx: &mut dyn EngineCtx,
-) -> Result<Report> {
+pub fn from_folder(input: &Path, numbers: Numbers, out: &Path, ctx: &mut dyn EngineCtx) -> Result<Report> {
     let folder = DiffusersFolder::open(input).map_err(failed)?;
     check(&folder)?;
     let mut report = Report::default();

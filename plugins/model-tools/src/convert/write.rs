@@ -82,7 +82,7 @@ pub fn file(
         Container::Gguf => {
             metadata.remove("format");
             metadata.entry("general.architecture".into()).or_insert_with(|| architecture(&by_name).into());
-            let outlines: Vec<_> = items.iter().map(gguf_outline).collect();
+            let outlines: Vec<_> = by_name.values().map(|item| gguf_outline(item)).collect();
             write_gguf(&mut buffer, &outlines, &metadata, |o| content(&o.name))
         }
     };
