@@ -4,7 +4,6 @@ use crate::networks::input;
 use crate::works::{Bench, Line, TOKENS};
 use atelier_diffusion::error;
 use atelier_diffusion::files::failed;
-use atelier_diffusion::memory::Sparing;
 use atelier_models::{Network, Prepared, UNet2DConditionModel};
 use atelier_ops::Keep;
 use atelier_ops::gradcheck::pseudo_normal;
@@ -38,7 +37,6 @@ pub fn step(bench: &Bench<'_>, ctx: &mut dyn EngineCtx) -> Result<Line> {
     let context = bench.noise(3, &[1, TOKENS, config.cross_attention_dim[0]])?;
     let timestep = Tensor::new(&[500f32], &networks.device).map_err(input)?;
     let measured = bench.clock().measure(ctx, || {
-        let _sparing = Sparing::new();
         let of_network = |e| error::model("a training step failed", e);
         let recording = unet.record(&sample, &timestep, &context, Keep::Boundaries).map_err(of_network)?;
         let gradient =

@@ -5,7 +5,6 @@ use crate::batch::Batch;
 use crate::loss::{weighted_mse, weighted_mse_grad};
 use crate::params::{MixedPrecision, TrainLora};
 use crate::trainee::Trainee;
-use atelier_diffusion::memory::Sparing;
 use atelier_diffusion::{device, error};
 use atelier_models::{ClipTextModel, UNet2DConditionModel};
 use atelier_ops::Keep;
@@ -121,7 +120,6 @@ impl<'a> Trained<'a> {
     /// A network failed; a variable that nothing depends on.
     pub fn learn(&self, batch: &Batch, scale: f64) -> Result<Pass> {
         let failed = |e| error::model("a training step failed", e);
-        let _sparing = Sparing::new();
         if let Some(dropout) = &self.dropout {
             dropout.begin(batch.seed);
         }

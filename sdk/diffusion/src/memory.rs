@@ -33,42 +33,6 @@ pub fn return_freed() {
     }
 }
 
-/// While one lives, freed memory of more than [`LARGE`] goes back to the system at once. In a training step what is kept for
-/// the next layer is in pieces of the wrong sizes, and the step is as fast without; an autoencoder, whose tensors are
-/// larger, is slower. Elsewhere than with glibc it does nothing.
-pub struct Sparing(());
-
-/// Bytes of a tensor that is not kept.
-const LARGE: i32 = 8 << 20;
-
-/// What the host has the library keep (`keep_freed_memory` in host/src/machine.rs).
-const KEPT: i32 = 1 << 30;
-
-impl Sparing {
-    /// Begins.
-    #[expect(clippy::new_without_default, reason = "it changes the process")]
-    pub fn new() -> Self {
-        keep_up_to(LARGE);
-        Self(())
-    }
-}
-
-impl Drop for Sparing {
-    fn drop(&mut self) {
-        keep_up_to(KEPT);
-    }
-}
-
-#[cfg_attr(not(all(target_os = "linux", target_env = "gnu")), expect(unused_variables, reason = "glibc's"))]
-fn keep_up_to(bytes: i32) {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: one word of the allocator is written, which other threads read without a lock: they find the one number
-    // or the other, and either is right for every allocation.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, bytes);
-    }
-}
-
 /// `783.0 MiB`, `3.44 GiB`.
 pub fn words(bytes: u64) -> String {
     let mib = bytes as f64 / (1u64 << 20) as f64;
