@@ -223,14 +223,14 @@ impl Weights {
     ///
     /// Errors: those of [`Self::get`]; numbers that do not fill the blocks.
     pub fn in_blocks(&self, name: &str, format: GgmlDType) -> Result<Vec<u8>> {
-        if self.elements(name) == Some(Elements::Blocks(format)) {
-            let Entry { file, info, .. } = &self.tensors[name];
-            let content = &*self.files[*file];
-            let bytes = content.as_ref()[info.bytes.clone()].to_vec();
-            content.release(&info.bytes);
-            return Ok(bytes);
-        }
         let shape = self.info(name).map(|info| info.shape.clone()).unwrap_or_default();
+        if let Some(Located { memory, bytes, elements }) = self.locate(name, &shape)
+            && elements == Elements::Blocks(format)
+        {
+            let own = (*memory).as_ref()[bytes.clone()].to_vec();
+            memory.release(&bytes);
+            return Ok(own);
+        }
         let tensor = self.get(name, &shape, DType::F32, &Device::Cpu)?;
         let made = tensor.flatten_all().and_then(|numbers| convert::into_blocks(&numbers, format));
         made.map_err(|source| Error::Tensor {
