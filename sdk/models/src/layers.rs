@@ -2,8 +2,8 @@
 
 use crate::adapters;
 use atelier_ops::{
-    Conv2dSpec, Format, Frozen, Need, Products, Weight, conv2d_for, group_moments, group_norm,
-    group_norm_silu, layer_norm, linear_for, silu,
+    Conv2dSpec, Format, Frozen, Need, Products, Weight, conv2d_for, geglu, group_moments, group_norm,
+    group_norm_silu, layer_norm, linear_for, linear_geglu_for, silu,
 };
 use atelier_weights::lora::Applied;
 use atelier_weights::{Elements, Located, Precision, Result, Source, StoredDtype};
@@ -128,6 +128,14 @@ impl Linear {
             None => (linear_for(need, x, weight, bias)?, &self.adapters[..]),
         };
         rest.iter().try_fold(y, |y, a| y + adapters::linear_change(a, x, &self.weight)?)
+    }
+
+    /// The gated GELU of the result, (..., outputs / 2).
+    pub(crate) fn geglu_for(&self, need: Need, x: &Tensor) -> candle_core::Result<Tensor> {
+        match &self.bias {
+            Some(bias) if self.adapters.is_empty() => linear_geglu_for(need, x, &self.weight, bias),
+            _ => geglu(&self.forward(x)?),
+        }
     }
 
     /// What is needed of the input, where this is needed of the result: variables in here need its numbers.

@@ -1,7 +1,7 @@
 //! Elementwise activations and the gated GELU of the transformer blocks.
 
 use crate::composed;
-use crate::host::{self, Shared};
+use crate::host;
 use crate::simd::{erf, exp, multiversion, sigmoid};
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
@@ -139,16 +139,18 @@ impl CustomOp1 for Elementwise {
 }
 
 multiversion! {
-    fn geglu_row(value: &[f32], gate: &[f32], y: &mut [f32]) {
+    pub(crate) fn geglu_row(value: &[f32], gate: &[f32], y: &mut [f32]) {
         for ((y, &a), &b) in y.iter_mut().zip(value).zip(gate) { *y = a * b * normal_cdf(b); }
     }
 }
 
 multiversion! {
-    fn geglu_row_back(value: &[f32], gate: &[f32], g: &[f32], d_value: &mut [f32], d_gate: &mut [f32]) {
-        for i in 0..g.len().min(value.len()).min(gate.len()).min(d_value.len()).min(d_gate.len()) {
-            d_value[i] = g[i] * gate[i] * normal_cdf(gate[i]);
-            d_gate[i] = g[i] * value[i] * gelu_slope(gate[i]);
+    /// Puts the gradients of the values and of their gates in place of these, given that of the result.
+    pub(crate) fn geglu_row_back(value: &mut [f32], gate: &mut [f32], g: &[f32]) {
+        for ((value, gate), &g) in value.iter_mut().zip(gate).zip(g) {
+            let (a, b) = (*value, *gate);
+            *value = g * b * normal_cdf(b);
+            *gate = g * a * gelu_slope(b);
         }
     }
 }
@@ -180,19 +182,15 @@ impl CustomOp1 for Geglu {
         let _span = crate::span!("geglu.backward", x = ?x.dims());
         let width = x.dim(D::Minus1)?;
         let half = width / 2;
-        let mut out = vec![0f32; x.elem_count()];
-        let shared = Shared::new(&mut out);
-        host::with(x, self.name(), |x| {
-            host::with(grad, self.name(), |g| {
-                (0..x.len() / width.max(1)).into_par_iter().for_each(|row| {
-                    // SAFETY: each row of the result belongs to one task.
-                    let out = unsafe { shared.slice(row * width, width) };
-                    let (value, gate) = x[row * width..(row + 1) * width].split_at(half);
-                    let (d_value, d_gate) = out.split_at_mut(half);
-                    geglu_row_back(value, gate, &g[row * half..(row + 1) * half], d_value, d_gate);
+        let mut out = host::with(x, self.name(), |x| Ok(x.to_vec()))?;
+        host::with(grad, self.name(), |g| {
+            if half > 0 {
+                out.par_chunks_mut(width).zip(g.par_chunks(half)).for_each(|(out, g)| {
+                    let (value, gate) = out.split_at_mut(half);
+                    geglu_row_back(value, gate, g);
                 });
-                Ok(())
-            })
+            }
+            Ok(())
         })?;
         Tensor::from_vec(out, x.shape(), x.device()).map(Some)
     }

@@ -27,7 +27,7 @@ fn checks() -> BTreeMap<&'static str, (Vec<Tensor>, Op)> {
     let affine = || inputs(&[&[2, 4, 3, 5], &[4], &[4]]);
     let rows = || inputs(&[&[3, 6], &[5, 6], &[5]]);
     let kernel = || inputs(&[&[2, 4, 3, 5], &[3, 4, 3, 3], &[3]]);
-    let all: [(&'static str, Vec<Tensor>, Op); 19] = [
+    let all: [(&'static str, Vec<Tensor>, Op); 20] = [
         ("add_scaled", inputs(&[&[2, 3, 4], &[2, 3, 4]]), |t| add_scaled(&t[0], &t[1], 0.2)),
         ("attention", inputs(&[&[1, 3, 6], &[1, 4, 6], &[1, 4, 6]]), |t| {
             attention(&t[0], &t[1], &t[2], 2, false)
@@ -50,6 +50,9 @@ fn checks() -> BTreeMap<&'static str, (Vec<Tensor>, Op)> {
             linear_adapted(Need::Value, &t[0], &weight, None, factors)
         }),
         ("linear_for", rows(), |t| linear_for(Need::Value, &t[0], &t[1], Some(&t[2]))),
+        ("linear_geglu_for", inputs(&[&[3, 6], &[8, 6], &[8]]), |t| {
+            linear_geglu_for(Need::Value, &t[0], &t[1], &t[2])
+        }),
         ("prelu", off_zero(&[&[2, 4, 3, 5], &[4]]), |t| prelu(&t[0], &t[1])),
         ("quick_gelu", image(), |t| quick_gelu(&t[0])),
         ("silu", image(), |t| silu(&t[0])),

@@ -1,7 +1,7 @@
 //! The transformer between a UNet's convolutions, where the image attends to itself and to the prompt.
 
 use crate::layers::{GroupNorm, LayerNorm, Linear, to_image, to_tokens};
-use atelier_ops::{Need, Tape, Value, attention, geglu, span};
+use atelier_ops::{Need, Tape, Value, attention, span};
 use atelier_weights::{Result, Source};
 use candle_core::Tensor;
 
@@ -170,6 +170,6 @@ impl FeedForward {
     }
 
     fn forward_for(&self, need: Need, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.out.forward_for(need, &geglu(&self.proj.forward(x)?)?)
+        self.out.forward_for(need, &self.proj.geglu_for(self.out.need_of_input(need), x)?)
     }
 }
