@@ -90,7 +90,7 @@ fn denoise_bytes(unet: &UNetConfig, places: u64, batch: u64) -> u64 {
         widest = widest.max(plane);
     }
     // Fitted from above to what was measured (docs/reference/memory.md). A transformer's feed-forward layer alone takes
-    // 8 times its width for the gate and its input, and 4 for their product.
+    // 8 times its width for the gate and its input, of 8,192 places at a time, and 4 for their product.
     (held + 30 * widest) * batch * F32
 }
 
