@@ -24,22 +24,24 @@ pub fn list() -> Vec<DeviceInfo> {
     out
 }
 
+/// The kind of processor, and of what speeds our kernels up the features that it has.
 fn cpu_features() -> String {
     #[cfg(target_arch = "x86_64")]
-    {
-        let found = [
-            ("avx2", std::arch::is_x86_feature_detected!("avx2")),
-            ("fma", std::arch::is_x86_feature_detected!("fma")),
-            ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
-            ("avx512bf16", std::arch::is_x86_feature_detected!("avx512bf16")),
-        ];
-        let names: Vec<_> = found.iter().filter(|f| f.1).map(|f| f.0).collect();
-        format!("x86_64, {}", names.join(" "))
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        std::env::consts::ARCH.to_string()
-    }
+    let features = [
+        ("avx2", std::arch::is_x86_feature_detected!("avx2")),
+        ("fma", std::arch::is_x86_feature_detected!("fma")),
+        ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
+        ("avx512bf16", std::arch::is_x86_feature_detected!("avx512bf16")),
+    ];
+    #[cfg(target_arch = "aarch64")]
+    let features = [
+        ("neon", std::arch::is_aarch64_feature_detected!("neon")),
+        ("bf16", std::arch::is_aarch64_feature_detected!("bf16")),
+    ];
+    #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+    let features: [(&str, bool); 0] = [];
+    let found: Vec<_> = features.iter().filter(|f| f.1).map(|f| f.0).collect();
+    [&[std::env::consts::ARCH][..], &found].concat().join(", ")
 }
 
 /// The device that a request means.

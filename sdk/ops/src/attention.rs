@@ -1,22 +1,17 @@
 //! Multi-head scaled dot-product attention.
 
-#[cfg(target_arch = "x86_64")]
 mod flash;
-mod forward;
-#[cfg(target_arch = "x86_64")]
 mod online;
 #[cfg(test)]
-#[cfg(target_arch = "x86_64")]
 mod reference;
-#[cfg(target_arch = "x86_64")]
 mod strip;
-#[cfg(target_arch = "x86_64")]
 mod tiles;
 
 use crate::composed;
 use crate::host::{self, Shared, blocks, scratch};
 use crate::matmul::{Mat, Target, product};
 use crate::simd::{dot, exp, multiversion};
+use crate::wide::Unit;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 use std::sync::OnceLock;
@@ -218,7 +213,7 @@ impl CustomOp3 for Attention {
         let q = host::elements(s1, l1, self.name())?;
         let k = host::elements(s2, l2, self.name())?;
         let v = host::elements(s3, l3, self.name())?;
-        let (out, logs) = forward::forward(&self.dims, q, k, v);
+        let (out, logs) = flash::forward(Unit::f32(), &self.dims, q, k, v);
         // An operation runs once; if it should run again, it gives the same.
         let _ = self.logs.set(logs);
         Ok(host::output(out, l1.shape()))

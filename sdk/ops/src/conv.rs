@@ -1,15 +1,11 @@
 //! Two-dimensional convolution.
 
-#[cfg(target_arch = "x86_64")]
 mod area;
 mod columns;
-#[cfg(target_arch = "x86_64")]
 mod direct;
 mod passes;
 #[cfg(test)]
-#[cfg(target_arch = "x86_64")]
 mod reference;
-#[cfg(target_arch = "x86_64")]
 mod winograd;
 
 use crate::composed;

@@ -31,7 +31,6 @@ mod stored;
 mod tape;
 mod upsample;
 mod weight;
-#[cfg(target_arch = "x86_64")]
 mod wide;
 
 pub use activation::{Activation, geglu, gelu, quick_gelu, silu};

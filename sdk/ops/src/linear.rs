@@ -7,7 +7,6 @@ use crate::products::{self, Products};
 use crate::stored::{self, Stored};
 use crate::tape::Need;
 use crate::weight::{Frozen, Operand};
-#[cfg(target_arch = "x86_64")]
 use crate::wide::{
     Unit,
     product::{Base, Right, multiply},
@@ -168,24 +167,12 @@ pub(crate) fn parallel_product<'a>(
     a: impl Fn(usize) -> Mat<'a> + Sync,
     b: impl Fn(usize) -> Mat<'a> + Sync,
 ) {
-    product_into(out, (n, 0), accumulate, (m, n, k), a, b);
-}
-
-/// [`parallel_product`] into the columns from `first` on of rows of `stride` elements.
-fn product_into<'a>(
-    out: &mut [f32],
-    (stride, first): (usize, usize),
-    accumulate: bool,
-    (m, n, k): (usize, usize, usize),
-    a: impl Fn(usize) -> Mat<'a> + Sync,
-    b: impl Fn(usize) -> Mat<'a> + Sync,
-) {
     let (r, c) = job_size(m, n);
     let memory = Shared::new(out);
     let jobs: Vec<_> =
         blocks(m, r).into_iter().flat_map(|i| blocks(n, c).into_iter().map(move |j| (i, j))).collect();
     jobs.into_par_iter().for_each(|((row, rows), (col, cols))| {
-        let target = Target { memory, start: row * stride + first + col, row_stride: stride };
+        let target = Target { memory, start: row * n + col, row_stride: n };
         // SAFETY: each job has its own block of the result.
         unsafe { product(target, accumulate, (rows, cols, k), a(row), b(col), 1.0) }
     });
@@ -200,50 +187,14 @@ pub(crate) fn times_transposed(
     (n, k): (usize, usize),
     products: Products,
 ) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(unit) = Unit::bf16_for(products, w).or_else(Unit::f32) {
-        let base = bias.map_or(Base::Zero, Base::Columns);
-        return multiply(unit, y, base, Stored::F32(x), Right::Transposed(w), (n, k));
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = products;
-    times_transposed_elsewhere(y, bias, x, w, (n, k));
-}
-
-/// [`times_transposed`] on processors without the wide registers.
-fn times_transposed_elsewhere(
-    y: &mut [f32],
-    bias: Option<&[f32]>,
-    x: &[f32],
-    w: Stored,
-    (n, k): (usize, usize),
-) {
-    if let Some(bias) = bias {
-        y.par_chunks_mut(n).for_each(|row| row.copy_from_slice(bias));
-    }
-    let m = x.len() / k;
-    w.rows(k, |first, rows, w| {
-        let (x, w) = (|i: usize| Mat::rows(&x[i * k..], k), |j: usize| Mat::rows(&w[j * k..], k).t());
-        product_into(y, (n, first), bias.is_some(), (m, rows, k), x, w);
-    });
+    let unit = Unit::bf16_for(products, w).unwrap_or_else(Unit::f32);
+    let base = bias.map_or(Base::Zero, Base::Columns);
+    multiply(unit, y, base, Stored::F32(x), Right::Transposed(w), (n, k));
 }
 
 /// dx (m, k) = g (m, n) w of a weight (n, k).
 pub(crate) fn times(dx: &mut [f32], g: &[f32], w: Stored, (n, k): (usize, usize)) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(unit) = Unit::f32() {
-        return multiply(unit, dx, Base::Zero, Stored::F32(g), Right::Plain(w), (k, n));
-    }
-    times_elsewhere(dx, g, w, (n, k));
-}
-
-/// [`times`] on processors without the wide registers.
-fn times_elsewhere(dx: &mut [f32], g: &[f32], w: Stored, (n, k): (usize, usize)) {
-    let m = g.len() / n;
-    w.rows(k, |first, rows, w| {
-        let (g, w) = (|i: usize| Mat::rows(&g[i * n + first..], n), |j: usize| Mat::rows(&w[j..], k));
-        parallel_product(dx, first > 0, (m, k, rows), g, w);
-    });
+    multiply(Unit::f32(), dx, Base::Zero, Stored::F32(g), Right::Plain(w), (k, n));
 }
 
 impl CustomOp3 for Linear {
@@ -314,31 +265,6 @@ mod tests {
             agrees_with_f64(&inputs, 1e-5, |t| linear(&t[0], &t[1], Some(&t[2])));
             agrees_with_f64(&inputs[..2], 1e-5, |t| linear(&t[0], &t[1], None));
             check(&inputs, |t| linear(&t[0], &t[1], Some(&t[2])));
-        }
-    }
-
-    #[test]
-    fn processors_without_wide_registers_compute_the_same() {
-        let numbers = |seed, count: usize| pseudo_normal(seed, count, 1.0).to_vec1::<f32>().unwrap();
-        for (m, n, k) in [(1, 5, 3), (7, 33, 40), (300, 130, 19), (20, 1100, 1000)] {
-            let (x, g, bias, w) = (numbers(1, m * k), numbers(2, m * n), numbers(3, n), numbers(4, n * k));
-            let halves: Vec<half::f16> = w.iter().map(|v| half::f16::from_f32(*v)).collect();
-            let near = |a: &[f32], b: &[f32], terms: usize| {
-                let most = 1e-6 * (terms as f32 + 10.0) * 4.0;
-                a.iter().zip(b).for_each(|(a, b)| assert!((a - b).abs() <= most, "{a} for {b}, {m} {n} {k}"));
-            };
-            for w in [Stored::F32(&w), Stored::F16(&halves)] {
-                for bias in [None, Some(&*bias)] {
-                    let (mut here, mut elsewhere) = (vec![0f32; m * n], vec![0f32; m * n]);
-                    times_transposed(&mut here, bias, &x, w, (n, k), Products::Exact);
-                    times_transposed_elsewhere(&mut elsewhere, bias, &x, w, (n, k));
-                    near(&here, &elsewhere, k);
-                }
-                let (mut here, mut elsewhere) = (vec![0f32; m * k], vec![0f32; m * k]);
-                times(&mut here, &g, w, (n, k));
-                times_elsewhere(&mut elsewhere, &g, w, (n, k));
-                near(&here, &elsewhere, n);
-            }
         }
     }
 

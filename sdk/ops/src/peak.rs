@@ -98,7 +98,7 @@ impl Kernel {
             if crate::simd::has_avx512() {
                 return Self { run: fused_many, sums: MANY };
             }
-            if !is_x86_feature_detected!("fma") || !is_x86_feature_detected!("avx2") {
+            if !crate::simd::has_avx2() {
                 return Self { run: separate_few, sums: FEW };
             }
         }

@@ -25,7 +25,7 @@ macro_rules! multiversion {
                     // SAFETY: the features were detected.
                     return unsafe { wide$(::<$of>)?($($arg),*) };
                 }
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                if $crate::simd::has_avx2() {
                     // SAFETY: the features were detected.
                     return unsafe { narrow$(::<$of>)?($($arg),*) };
                 }
@@ -36,14 +36,20 @@ macro_rules! multiversion {
 }
 pub(crate) use multiversion;
 
+/// And FMA.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// And what [`has_avx2`] says.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx512() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("fma")
+        && has_avx2()
 }
 
 /// e^x within 2e-7 relative for x in -87..88; clamped outside (so never infinite, never denormal).
@@ -138,34 +144,6 @@ multiversion! {
 }
 
 multiversion! {
-    /// e^(x - largest x) of one row in place; returns the largest x and the sum. The row is not empty.
-    pub(crate) fn exp_row(row: &mut [f32]) -> (f32, f32) {
-        let mut lanes = [f32::NEG_INFINITY; LANES];
-        let (chunks, rest) = row.as_chunks::<LANES>();
-        for chunk in chunks {
-            for i in 0..LANES { lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] }; }
-        }
-        let mut max = lanes.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-        for &v in rest { max = max.max(v); }
-        let mut lanes = [0f32; LANES];
-        let (chunks, rest) = row.as_chunks_mut::<LANES>();
-        for chunk in chunks {
-            for i in 0..LANES {
-                let e = exp(chunk[i] - max);
-                chunk[i] = e;
-                lanes[i] += e;
-            }
-        }
-        let mut sum = total(lanes);
-        for v in rest {
-            *v = exp(*v - max);
-            sum += *v;
-        }
-        (max, sum)
-    }
-}
-
-multiversion! {
     /// Multiplies every element by a number.
     pub(crate) fn scale(row: &mut [f32], by: f32) {
         for v in row.iter_mut() { *v *= by; }
@@ -197,20 +175,6 @@ mod tests {
             let want = candle_core::cpu::erf::erf_f64(f64::from(x));
             let error = (f64::from(erf(x)) - want).abs();
             assert!(error < 5e-7, "erf({x}): error {error:e}");
-        }
-    }
-
-    #[test]
-    fn a_scaled_exp_row_of_any_length_is_the_softmax() {
-        for len in [1, 2, 15, 16, 17, 77, 256] {
-            let mut row: Vec<f32> = (0..len).map(|i| ((i * 37) % 101) as f32 * 0.3 - 15.0).collect();
-            let want: Vec<f64> = row.iter().map(|v| f64::from(*v).exp()).collect();
-            let sum: f64 = want.iter().sum();
-            let (_, got) = exp_row(&mut row);
-            scale(&mut row, 1.0 / got);
-            for (got, want) in row.iter().zip(want) {
-                assert!((f64::from(*got) - want / sum).abs() < 1e-6, "length {len}");
-            }
         }
     }
 }

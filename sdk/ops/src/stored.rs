@@ -1,7 +1,7 @@
 //! Frozen weights as they are stored, in 32 bits or fewer, widened piece by piece where kernels use them.
 
 use crate::blocks::Blocks;
-use crate::host::{self, blocks, scratch};
+use crate::host::{self, scratch};
 use crate::weight::Operand;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
@@ -25,9 +25,6 @@ pub(crate) enum Stored<'a> {
     /// The bytes of so many numbers in blocks.
     Blocks(Blocks, &'a [u8], usize),
 }
-
-/// Elements widened at once: few enough to be in the cache still when the product reads them.
-const PIECE: usize = 1 << 20;
 
 /// Elements that one job widens.
 const JOB: usize = 1 << 14;
@@ -74,35 +71,15 @@ impl<'a> Stored<'a> {
         }
     }
 
-    /// [`Self::widen`] by all threads.
-    fn widen_all(self, start: usize, out: &mut [f32]) {
-        out.par_chunks_mut(JOB).enumerate().for_each(|(i, out)| self.widen(start + i * JOB, out));
-    }
-
     /// Lends all elements as f32.
     pub(crate) fn whole<R>(self, f: impl FnOnce(&[f32]) -> R) -> R {
         if let Some(data) = self.wide() {
             return f(data);
         }
         scratch(self.len(), |out| {
-            self.widen_all(0, out);
+            out.par_chunks_mut(JOB).enumerate().for_each(|(i, out)| self.widen(i * JOB, out));
             f(out)
         })
-    }
-
-    /// Lends rows of `width` elements to `f`, piece by piece: the first row's number, how many, their elements.
-    pub(crate) fn rows(self, width: usize, mut f: impl FnMut(usize, usize, &[f32])) {
-        if let Some(data) = self.wide() {
-            return f(0, data.len() / width, data);
-        }
-        let piece = (PIECE / width).max(1).min(self.len() / width);
-        scratch(piece * width, |out| {
-            for (row, rows) in blocks(self.len() / width, piece) {
-                let out = &mut out[..rows * width];
-                self.widen_all(row * width, out);
-                f(row, rows, out);
-            }
-        });
     }
 }
 

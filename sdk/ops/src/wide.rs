@@ -1,20 +1,33 @@
-//! Matrix products on the wide registers of x86-64, in f32 or with bf16 operands that are added up in f32.
+//! Matrix products on wide registers, in f32 or with bf16 operands that are added up in f32.
 //!
 //! Both sides of a product are laid out in *steps*: one element of the inner dimension in f32, a pair of neighbouring
-//! ones in bf16 (what `vdpbf16ps` takes). A *word*, four bytes, is what one row or column has for one step. The left side
-//! lies in *panels* of a few rows, the right side in *vectors* of 16 columns; all sums of a panel and one or two vectors
-//! stay in registers ("Anatomy of High-Performance Matrix Multiplication", Goto and van de Geijn 2008).
+//! ones in bf16 (what `vdpbf16ps` and `bfdot` take). A *word*, four bytes, is what one row or column has for one step.
+//! The left side lies in *panels* of a few rows, the right side in *vectors* of 16 columns; all sums of a panel and one
+//! or two vectors stay in registers ("Anatomy of High-Performance Matrix Multiplication", Goto and van de Geijn 2008).
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 pub(crate) mod block;
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+mod elsewhere;
 pub(crate) mod pack;
 pub(crate) mod pairs;
+mod plain;
 pub(crate) mod product;
 mod register;
 pub(crate) mod tile;
 mod transpose;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "aarch64")]
+use aarch64 as processor;
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+use elsewhere as processor;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as processor;
 
 use crate::products::Products;
-use crate::simd::has_avx512;
 use crate::stored::Stored;
 
 /// Columns of a vector.
@@ -23,45 +36,58 @@ pub(crate) const LANES: usize = 16;
 /// Most rows of a panel of any unit.
 pub(crate) const ROWS: usize = 14;
 
-/// The instructions that products are computed with. A value exists only if the processor has them, and AVX2.
+/// The instructions that products are computed with. A value exists only if the processor has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unit(Kind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// f32 with AVX2 and FMA.
-    Avx2,
-    /// f32 with AVX-512.
-    Avx512,
-    /// bf16 operands with AVX-512 BF16; subnormal numbers count as zero.
-    Bf16,
-    /// The same without the instructions: what tests have on every processor.
+    /// Of this kind of processor.
+    Own(processor::Kind),
+    /// f32 with what every processor has.
+    Plain,
+    /// What `vdpbf16ps` does, without it: what tests have on every processor.
     #[cfg(test)]
     PlainBf16,
 }
 
+/// How a unit takes a product.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Most rows of a panel: with the vectors, the registers are full.
+    rows: usize,
+    /// Vectors that are multiplied at once.
+    vectors: usize,
+    /// Steps of the inner dimension that are taken at once: a panel and the vectors that it is multiplied with stay in
+    /// the first cache.
+    depth: usize,
+    /// Whether operands are bf16. Subnormal numbers count as zero then.
+    bf16: bool,
+}
+
 impl Unit {
-    /// The best for f32, if there is one.
-    pub(crate) fn f32() -> Option<Self> {
-        if has_avx512() { Some(Self(Kind::Avx512)) } else { Self::avx2() }
+    /// The best for f32.
+    pub(crate) fn f32() -> Self {
+        Self(processor::Kind::f32().map_or(Kind::Plain, Kind::Own))
     }
 
     /// That for bf16 operands, if it was asked for, the weight is stored so or in fewer bits, and there is one.
     pub(crate) fn bf16_for(products: Products, weight: Stored) -> Option<Self> {
         let wanted = products == Products::Bf16 && matches!(weight, Stored::BF16(_) | Stored::Blocks(..));
-        if wanted { Self::bf16() } else { None }
+        if wanted { processor::Kind::bf16().map(|kind| Self(Kind::Own(kind))) } else { None }
     }
 
-    fn avx2() -> Option<Self> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(Kind::Avx2))
-    }
-
-    fn bf16() -> Option<Self> {
-        (has_avx512() && is_x86_feature_detected!("avx512bf16")).then_some(Self(Kind::Bf16))
+    fn shape(self) -> Shape {
+        match self.0 {
+            Kind::Own(kind) => kind.shape(),
+            Kind::Plain => plain::SHAPE,
+            #[cfg(test)]
+            Kind::PlainBf16 => plain::BF16_SHAPE,
+        }
     }
 
     pub(crate) fn is_bf16(self) -> bool {
-        !matches!(self.0, Kind::Avx2 | Kind::Avx512)
+        self.shape().bf16
     }
 
     /// Elements of the inner dimension that one step has.
@@ -74,21 +100,19 @@ impl Unit {
         n.div_ceil(self.elements())
     }
 
-    /// Most rows of a panel. With 16 registers: two of sums for each, two of the right side and one of the left make
-    /// 15; with 32 they make 31.
+    /// Most rows of a panel.
     pub(crate) fn rows(self) -> usize {
-        if self.0 == Kind::Avx2 { 6 } else { ROWS }
+        self.shape().rows
     }
 
-    /// Vectors that are multiplied at once: a vector is two AVX2 registers.
+    /// Vectors that are multiplied at once.
     pub(crate) fn vectors(self) -> usize {
-        if self.0 == Kind::Avx2 { 1 } else { 2 }
+        self.shape().vectors
     }
 
-    /// Steps of the inner dimension that are taken at once: a panel and the vectors that it is multiplied with stay in
-    /// the first cache.
+    /// Steps of the inner dimension that are taken at once.
     pub(crate) fn depth(self) -> usize {
-        if self.0 == Kind::Avx2 { 320 } else { 256 }
+        self.shape().depth
     }
 
     /// Cuts rows into as few panels as possible, as equal as possible: (first, rows) of each.
@@ -101,9 +125,8 @@ impl Unit {
 impl Unit {
     /// All that this processor can run.
     pub(crate) fn all() -> Vec<Self> {
-        let plain = Self::avx2().map(|_| Self(Kind::PlainBf16));
-        let avx512 = has_avx512().then_some(Self(Kind::Avx512));
-        [Self::avx2(), avx512, Self::bf16(), plain].into_iter().flatten().collect()
+        let own = processor::Kind::all().into_iter().map(Kind::Own);
+        own.chain([Kind::Plain, Kind::PlainBf16]).map(Self).collect()
     }
 
     /// An operand as it is multiplied.

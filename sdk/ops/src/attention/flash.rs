@@ -1,4 +1,4 @@
-//! Attention on the wide registers of x86-64, tile of keys by tile of keys (FlashAttention, Dao et al. 2022,
+//! Attention on wide registers, tile of keys by tile of keys (FlashAttention, Dao et al. 2022,
 //! arXiv:2205.14135).
 //!
 //! Everything is transposed: keys and channels of values are the rows of panels, 16 queries the lanes of a vector. So the
@@ -6,7 +6,6 @@
 //! product with the values as they are. Only the queries and the result, the smallest sides, are transposed.
 
 use super::Dims;
-use super::forward::Output;
 use super::online::{Lanes, Online, scale_lanes};
 use super::strip::Product;
 use super::tiles::{Tile, Tiles};
@@ -22,6 +21,10 @@ const PACKED: usize = 4 << 20;
 
 /// Most queries of a job: a tile of keys and values comes to the second cache once for all of them.
 const QUERIES: usize = 256;
+
+/// The result, shaped as q, and of each head's each query, (B * heads, N), the logarithm of the sum of the exponentials
+/// of its scores.
+pub(super) type Output = (Vec<f32>, Vec<f32>);
 
 /// Attends from the queries to the keys and values.
 pub(super) fn forward(unit: Unit, d: &Dims, q: &[f32], k: &[f32], v: &[f32]) -> Output {
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn every_size_agrees_with_f64_in_every_way() {
+    fn every_size_agrees_with_f64_in_every_unit() {
         let cases = [
             dims(1, 1, 1, 1, 1),
             dims(2, 1, 77, 3, 5),
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_all_magnitudes_agree_with_f64_in_every_way() {
+    fn numbers_of_all_magnitudes_agree_with_f64_in_every_unit() {
         for d in [dims(1, 18, 300, 1, 24), causal(1, 40, 2, 5)] {
             for deviations in [
                 [5.0, 5.0, 1.0],
@@ -274,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn scores_that_rise_fall_or_have_one_peak_agree_with_f64_in_every_way() {
+    fn scores_that_rise_fall_or_have_one_peak_agree_with_f64_in_every_unit() {
         let d = dims(1, 20, 600, 1, 5);
         let peak = |at: usize| move |key: usize| if key == at { 40f32 } else { -3.0 };
         let shapes: [Box<dyn Fn(usize) -> f32>; 7] = [
@@ -306,9 +309,9 @@ mod tests {
                     for (i, log) in logs.iter().enumerate() {
                         let (of, query) = (i / d.queries, i % d.queries);
                         let reached = of == head && d.seen(query) > key;
-                        assert_eq!(log.is_nan(), reached, "{way} {d:?}, {of}, {query}, key {key}");
+                        assert_eq!(log.is_nan(), reached, "{way:?} {d:?}, {of}, {query}, key {key}");
                         let out = &out[d.at(of, query, d.queries)..][..d.width];
-                        assert!(out.iter().all(|x| x.is_nan() == reached), "{way} {d:?}, {of}, {query}");
+                        assert!(out.iter().all(|x| x.is_nan() == reached), "{way:?} {d:?}, {of}, {query}");
                     }
                 }
             }

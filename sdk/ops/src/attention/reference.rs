@@ -1,8 +1,7 @@
 //! Attention in f64, with what its result may differ by in f32.
 
 use super::Dims;
-use super::flash;
-use super::forward::{Output, in_blocks};
+use super::flash::{self, Output};
 use crate::gradcheck::pseudo_normal;
 use crate::wide::Unit;
 
@@ -26,10 +25,9 @@ pub(super) fn units() -> impl Iterator<Item = Unit> {
     Unit::all().into_iter().filter(|u| !u.is_bf16())
 }
 
-/// The results of every way that this processor has, with their names.
-pub(super) fn every_way(d: &Dims, [q, k, v]: &Operands) -> Vec<(String, Output)> {
-    let plain = std::iter::once(("plain".into(), in_blocks(d, q, k, v)));
-    plain.chain(units().map(|u| (format!("{u:?}"), flash::forward(u, d, q, k, v)))).collect()
+/// The results of every unit that this processor has.
+pub(super) fn every_way(d: &Dims, [q, k, v]: &Operands) -> Vec<(Unit, Output)> {
+    units().map(|u| (u, flash::forward(u, d, q, k, v))).collect()
 }
 
 /// What one query of a head finds.
@@ -76,14 +74,14 @@ pub(super) fn check(d: &Dims, operands: &Operands) {
         for (way, (out, logs)) in &all {
             let log = f64::from(logs[head * d.queries + query]);
             let error = (log - want.log).abs();
-            assert!(error <= tolerance, "{way} {d:?}, {head}, {query}: logarithm {log} for {}", want.log);
+            assert!(error <= tolerance, "{way:?} {d:?}, {head}, {query}: logarithm {log} for {}", want.log);
             let out = &out[d.at(head, query, d.queries)..][..d.width];
             for (channel, got) in out.iter().enumerate() {
                 let (want, size) = (want.values[channel], want.sizes[channel]);
                 // Numbers below the smallest normal one are rounded to a step of their own.
                 let most = tolerance * size + 1e-6 * f64::from(f32::MIN_POSITIVE);
                 let error = (f64::from(*got) - want).abs();
-                assert!(error <= most, "{way} {d:?}, {head}, {query}, {channel}: {got} for {want}");
+                assert!(error <= most, "{way:?} {d:?}, {head}, {query}, {channel}: {got} for {want}");
             }
         }
     }

@@ -1,17 +1,13 @@
 //! The three products of a convolution, cut into tiles of output rows that threads work on by themselves.
 
-use super::Geometry;
+use super::{Geometry, direct, winograd};
 use crate::host::{self, Shared, blocks, scratch};
 use crate::matmul::{Mat, Target, product};
 use crate::products::Products;
 use crate::stored::Stored;
+use crate::wide::Unit;
+use crate::wide::product::{Base, Right, multiply};
 use rayon::prelude::*;
-#[cfg(target_arch = "x86_64")]
-use {
-    super::{direct, winograd},
-    crate::wide::Unit,
-    crate::wide::product::{Base, Right, multiply},
-};
 
 /// Output pixels of a tile: enough columns for an efficient product, few enough to stay in the cache.
 const TILE: usize = 256;
@@ -40,7 +36,6 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: Stored, bias: &[f32], pro
 }
 
 /// [`forward`], where there is a faster way on this processor than products with unrolled images.
-#[cfg(target_arch = "x86_64")]
 fn on_wide_registers(
     g: &Geometry,
     x: &[f32],
@@ -51,7 +46,7 @@ fn on_wide_registers(
     if let Some(unit) = Unit::bf16_for(products, weight) {
         return Some(direct::forward(unit, g, x, weight, bias));
     }
-    let unit = Unit::f32()?;
+    let unit = Unit::f32();
     if g.is_pointwise() {
         return Some(pointwise(unit, g, x, weight, bias));
     }
@@ -59,7 +54,6 @@ fn on_wide_registers(
 }
 
 /// [`forward`] with kernels of one pixel: a product with each image as it is.
-#[cfg(target_arch = "x86_64")]
 fn pointwise(unit: Unit, g: &Geometry, x: &[f32], weight: Stored, bias: &[f32]) -> Vec<f32> {
     let pixels = g.h * g.w;
     let mut y = vec![0f32; g.batch * g.co * pixels];
@@ -67,11 +61,6 @@ fn pointwise(unit: Unit, g: &Geometry, x: &[f32], weight: Stored, bias: &[f32]) 
         multiply(unit, y, Base::Rows(bias), weight, Right::Plain(Stored::F32(x)), (pixels, g.ci));
     }
     y
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn on_wide_registers(_: &Geometry, _: &[f32], _: Stored, _: &[f32], _: Products) -> Option<Vec<f32>> {
-    None
 }
 
 /// [`forward`] by products with unrolled images.
@@ -99,24 +88,18 @@ fn forward_tiles(g: &Geometry, x: &[f32], weight: Stored, bias: &[f32]) -> Vec<f
         }
         let image = &x[b * g.ci * g.h * g.w..][..g.ci * g.h * g.w];
         let target = Target { memory, start, row_stride: pixels };
-        let unrolled = if g.is_pointwise() { 0 } else { depth * n };
         let widened = if weight.wide().is_some() { 0 } else { count * depth };
-        scratch(unrolled + widened, |memory| {
-            let (columns, wide) = memory.split_at_mut(unrolled);
+        scratch(depth * n + widened, |memory| {
+            let (columns, wide) = memory.split_at_mut(depth * n);
             // Nothing, where there is nothing to widen.
             weight.widen(channel * depth, wide);
             let kernel = match weight.wide() {
                 Some(weight) => Mat::rows(&weight[channel * depth..], depth),
                 None => Mat::rows(wide, depth),
             };
-            let columns = if g.is_pointwise() {
-                Mat::rows(&image[row * g.ow..], pixels)
-            } else {
-                g.unroll(image, row..row + rows, columns);
-                Mat::rows(columns, n)
-            };
+            g.unroll(image, row..row + rows, columns);
             // SAFETY: as above.
-            unsafe { product(target, true, (count, n, depth), kernel, columns, 1.0) }
+            unsafe { product(target, true, (count, n, depth), kernel, Mat::rows(columns, n), 1.0) }
         });
     });
     y
@@ -202,7 +185,6 @@ pub(super) fn weight_gradient(g: &Geometry, gy: &[f32], x: &[f32]) -> Vec<f32> {
 }
 
 #[cfg(test)]
-#[cfg(target_arch = "x86_64")]
 mod tests {
     use super::*;
     use crate::conv::reference::{geometry, numbers};
@@ -215,10 +197,9 @@ mod tests {
             let (x, bias) = (numbers(1, g.batch * g.ci * g.h * g.w), numbers(2, g.co));
             let w = numbers(3, g.co * g.ci);
             let stored: Vec<bf16> = w.iter().map(|v| bf16::from_f32(*v)).collect();
-            for (unit, weight) in
-                Unit::f32().into_iter().flat_map(|u| [(u, Stored::F32(&w)), (u, Stored::BF16(&stored))])
-            {
-                let (one, other) = (pointwise(unit, &g, &x, weight, &bias), unrolled(&g, &x, weight, &bias));
+            for weight in [Stored::F32(&w), Stored::BF16(&stored)] {
+                let (one, other) =
+                    (pointwise(Unit::f32(), &g, &x, weight, &bias), unrolled(&g, &x, weight, &bias));
                 for (one, other) in one.iter().zip(other) {
                     assert!((one - other).abs() <= 4e-6 * (g.ci as f32 + 10.0), "{one} for {other}, {g:?}");
                 }

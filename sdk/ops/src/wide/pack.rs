@@ -30,8 +30,7 @@ pub(crate) fn panel(
     if let Stored::F32(data) = rows.data
         && !unit.is_bf16()
     {
-        // SAFETY: a unit exists only where AVX2 does.
-        return unsafe { transpose(&data[from..], rows.stride, (count, len), out, stride) };
+        return transpose(unit, &data[from..], rows.stride, (count, len), out, stride);
     }
     scratch(count * steps, |memory| {
         for (r, line) in memory.chunks_exact_mut(steps).enumerate() {
@@ -42,7 +41,6 @@ pub(crate) fn panel(
                 rows.data.widen(at, line);
             }
         }
-        // SAFETY: as above.
-        unsafe { transpose(memory, steps, (count, steps), out, stride) };
+        transpose(unit, memory, steps, (count, steps), out, stride);
     });
 }

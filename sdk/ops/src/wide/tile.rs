@@ -1,7 +1,7 @@
 //! The innermost loop: a panel of the left side times one or two vectors of the right, with all sums in registers.
 
-use super::register::{Avx2, Avx512, Bf16, Register};
-use super::{Kind, LANES, ROWS, Unit};
+use super::register::Register;
+use super::{Kind, LANES, Unit, plain};
 
 /// How a right side is walked through: for each of `planes` planes, `plane` words apart, one step at each offset. The
 /// last offset is the largest.
@@ -38,6 +38,16 @@ pub(crate) struct Tile {
     pub(crate) out_row: usize,
 }
 
+/// Computes a tile of as many rows and vectors as it was made for.
+pub(super) type Kernel = unsafe fn(&Tile, Walk);
+
+/// A unit's kernels: of each number of rows, of each number of vectors. Names a function that is generic over both.
+macro_rules! kernels {
+    ($kernel:ident, $vectors:tt: $($rows:literal)*) => { [$(kernels!(@ $kernel, $rows, $vectors)),*] };
+    (@ $kernel:ident, $rows:literal, [$($vectors:literal)*]) => { [$($kernel::<$rows, $vectors> as Kernel),*] };
+}
+pub(super) use kernels;
+
 /// `out = start + a b` for some rows and vectors, as many as the unit takes at most.
 ///
 /// # Safety
@@ -45,50 +55,13 @@ pub(crate) struct Tile {
 /// row can be accessed, and nobody else accesses those of `out`.
 pub(crate) unsafe fn run(unit: Unit, rows: usize, vectors: usize, tile: &Tile, walk: Walk) {
     let kernel = match unit.0 {
-        Kind::Avx2 => AVX2[rows - 1],
-        Kind::Avx512 => AVX512[rows - 1][vectors - 1],
-        Kind::Bf16 => BF16[rows - 1][vectors - 1],
+        Kind::Own(kind) => kind.kernel(rows, vectors),
+        Kind::Plain => plain::KERNELS[rows - 1][vectors - 1],
         #[cfg(test)]
-        Kind::PlainBf16 => PLAIN[rows - 1][vectors - 1],
+        Kind::PlainBf16 => plain::BF16_KERNELS[rows - 1][vectors - 1],
     };
     // SAFETY: a unit exists only if the processor has it; the rest is the caller's promise.
     unsafe { kernel(tile, walk) }
-}
-
-type Kernel = unsafe fn(&Tile, Walk);
-
-macro_rules! two_vectors {
-    ($kernel:ident: $($rows:literal)*) => { [$([$kernel::<$rows, 1> as Kernel, $kernel::<$rows, 2>]),*] };
-}
-
-static AVX2: [Kernel; 6] = [avx2::<1>, avx2::<2>, avx2::<3>, avx2::<4>, avx2::<5>, avx2::<6>];
-static AVX512: [[Kernel; 2]; ROWS] = two_vectors!(avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-static BF16: [[Kernel; 2]; ROWS] = two_vectors!(bf16: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-#[cfg(test)]
-static PLAIN: [[Kernel; 2]; ROWS] = two_vectors!(plain: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-
-#[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const R: usize>(tile: &Tile, walk: Walk) {
-    // SAFETY: the features are enabled; the rest is the caller's promise.
-    unsafe { sums::<Avx2, R, 1>(tile, walk) }
-}
-
-#[target_feature(enable = "avx512f")]
-unsafe fn avx512<const R: usize, const V: usize>(tile: &Tile, walk: Walk) {
-    // SAFETY: as above.
-    unsafe { sums::<Avx512, R, V>(tile, walk) }
-}
-
-#[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn bf16<const R: usize, const V: usize>(tile: &Tile, walk: Walk) {
-    // SAFETY: as above.
-    unsafe { sums::<Bf16, R, V>(tile, walk) }
-}
-
-#[cfg(test)]
-unsafe fn plain<const R: usize, const V: usize>(tile: &Tile, walk: Walk) {
-    // SAFETY: the caller's promise.
-    unsafe { sums::<super::register::PlainBf16, R, V>(tile, walk) }
 }
 
 /// Steps that are taken without a look at how many are left.
@@ -106,12 +79,13 @@ unsafe fn step<T: Register, const R: usize, const V: usize>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut vectors = [T::splat(0.0); V];
+        let mut vectors = [T::zero(); V];
         for (vector, b) in vectors.iter_mut().zip(b) {
             *vector = T::load(b);
         }
+        let left = T::left::<R>(a);
         for (r, sums) in sums.iter_mut().enumerate() {
-            let a = T::splat(*a.add(r));
+            let a = T::word(left, r);
             for (sum, vector) in sums.iter_mut().zip(vectors) {
                 *sum = sum.multiply_add(a, vector);
             }
@@ -122,10 +96,10 @@ unsafe fn step<T: Register, const R: usize, const V: usize>(
 /// # Safety
 /// As [`run`], in code compiled for the register's instructions.
 #[inline(always)]
-unsafe fn sums<T: Register, const R: usize, const V: usize>(tile: &Tile, walk: Walk) {
+pub(super) unsafe fn sums<T: Register, const R: usize, const V: usize>(tile: &Tile, walk: Walk) {
     // SAFETY: all that is read and written is what the caller promised.
     unsafe {
-        let mut sums = [[T::splat(0.0); V]; R];
+        let mut sums = [[T::zero(); V]; R];
         for (r, sums) in sums.iter_mut().enumerate() {
             for (v, sum) in sums.iter_mut().enumerate() {
                 *sum = T::load(tile.start[v].add(r * tile.start_row));

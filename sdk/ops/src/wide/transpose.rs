@@ -1,22 +1,37 @@
-//! Transposition in registers.
+//! Transposition, block by block.
 
-use std::arch::x86_64::*;
+use super::{Kind, Unit, plain, processor};
 
 /// Rows and columns of a block.
-const SIDE: usize = 8;
+pub(super) const SIDE: usize = 8;
 
 /// Of `rows` rows (at most 16) of `len` elements, `from` apart: element j of row i to element i of the row j of `out`,
 /// `to` apart.
-///
-/// # Safety
-/// The processor has AVX2.
-#[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn transpose(
+pub(super) fn transpose(
+    unit: Unit,
+    data: &[f32],
+    from: usize,
+    size: (usize, usize),
+    out: &mut [f32],
+    to: usize,
+) {
+    match unit.0 {
+        // SAFETY: a unit exists only where its instructions do.
+        Kind::Own(_) => unsafe { processor::transpose(data, from, size, out, to) },
+        _ => plain::transpose(data, from, size, out, to),
+    }
+}
+
+/// [`transpose`], with what transposes a block: `count` (at most 8) rows of 8 elements at `data`, `from` apart, to 8 rows
+/// of 8 at `out`, `to` apart, in order, as the rows may overlap.
+#[inline(always)]
+pub(super) fn in_blocks(
     data: &[f32],
     from: usize,
     (rows, len): (usize, usize),
     out: &mut [f32],
     to: usize,
+    block: impl Fn(*const f32, usize, *mut f32),
 ) {
     assert!(
         data.len() >= (rows - 1) * from + len && out.len() >= (len - 1) * to + rows && to >= rows,
@@ -31,10 +46,7 @@ pub(super) unsafe fn transpose(
         let mut j = 0;
         // Of fewer rows than eight more is written than was asked for: where the next column comes, or nobody's.
         while j + SIDE <= len && (j + SIDE - 1) * to + i + SIDE <= out.len() {
-            // SAFETY: both blocks are inside.
-            unsafe {
-                block(data.as_ptr().add(i * from + j), from, count, out.as_mut_ptr().add(j * to + i), to)
-            };
+            block(data[i * from + j..].as_ptr(), count, out[j * to + i..].as_mut_ptr());
             j += SIDE;
         }
         for j in j..len {
@@ -45,39 +57,30 @@ pub(super) unsafe fn transpose(
     }
 }
 
-/// 8 x 8, of which the last rows may be absent.
-///
-/// # Safety
-/// The rows can be read and written.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn block(data: *const f32, from: usize, count: usize, out: *mut f32, to: usize) {
-    let zero = _mm256_setzero_ps();
-    let mut r = [zero; SIDE];
-    for (i, r) in r.iter_mut().enumerate() {
-        // SAFETY: the caller's promise.
-        *r = unsafe { _mm256_loadu_ps(data.add(i.min(count - 1) * from)) };
-    }
-    let mut t = [zero; SIDE];
-    for i in 0..4 {
-        t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-        t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-    }
-    let pd = |x| _mm256_castps_pd(x);
-    let ps = |x| _mm256_castpd_ps(x);
-    let mut u = [zero; SIDE];
-    for i in 0..2 {
-        for j in 0..2 {
-            u[4 * i + 2 * j] = ps(_mm256_unpacklo_pd(pd(t[4 * i + j]), pd(t[4 * i + 2 + j])));
-            u[4 * i + 2 * j + 1] = ps(_mm256_unpackhi_pd(pd(t[4 * i + j]), pd(t[4 * i + 2 + j])));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unit_transposes_rows_of_any_number_and_length() {
+        for unit in Unit::all() {
+            for (rows, len, apart, to) in (1..=16).flat_map(|rows| {
+                [
+                    (rows, 1, 1, rows),
+                    (rows, 7, 9, rows),
+                    (rows, 8, 8, 16),
+                    (rows, 21, 30, rows),
+                    (rows, 40, 40, 17),
+                ]
+            }) {
+                let data: Vec<f32> = (0..(rows - 1) * apart + len).map(|i| i as f32).collect();
+                let mut out = vec![-1f32; (len - 1) * to + rows];
+                transpose(unit, &data, apart, (rows, len), &mut out, to);
+                for (i, j) in (0..rows).flat_map(|i| (0..len).map(move |j| (i, j))) {
+                    let (got, want) = (out[j * to + i], data[i * apart + j]);
+                    assert_eq!(got, want, "{unit:?}: {i}, {j} of {rows} x {len}, {apart} apart, to {to}");
+                }
+            }
         }
-    }
-    // In order: what a column has beyond its rows is overwritten by the next.
-    for j in 0..SIDE {
-        let (a, b) = (u[j % 4], u[4 + j % 4]);
-        let column =
-            if j < 4 { _mm256_permute2f128_ps::<0x20>(a, b) } else { _mm256_permute2f128_ps::<0x31>(a, b) };
-        // SAFETY: the caller's promise.
-        unsafe { _mm256_storeu_ps(out.add(j * to), column) };
     }
 }
