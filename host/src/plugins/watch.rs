@@ -25,12 +25,33 @@ struct State {
     /// Milliseconds that the worker may take.
     limit: Arc<AtomicU64>,
     /// The thread that is in a call. Locked while it is interrupted, so that it is still there then.
-    inside: Mutex<Option<libc::pthread_t>>,
+    inside: Mutex<Option<Caller>>,
     /// Milliseconds that calls have taken since patience began.
     waited: AtomicU64,
     expired: AtomicBool,
     ended: AtomicBool,
     over: AtomicBool,
+}
+
+/// A thread that makes a call.
+struct Caller(libc::pthread_t);
+
+// SAFETY: it is a name, which means the same in every thread. Some C libraries have a pointer as names, which nobody
+// here follows.
+unsafe impl Send for Caller {}
+
+impl Caller {
+    fn this_thread() -> Self {
+        // SAFETY: names the calling thread.
+        Self(unsafe { libc::pthread_self() })
+    }
+
+    /// # Safety
+    /// The thread is still there.
+    unsafe fn interrupt(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { libc::pthread_kill(self.0, SIGNAL) };
+    }
 }
 
 impl Watch {
@@ -62,8 +83,7 @@ impl Watch {
 
     /// Runs a call that may block; it ends with [`io::ErrorKind::Interrupted`] when there is something to look at.
     pub fn during<R>(&self, call: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-        // SAFETY: names the calling thread.
-        *lock(&self.state.inside) = Some(unsafe { libc::pthread_self() });
+        *lock(&self.state.inside) = Some(Caller::this_thread());
         let result = call();
         *lock(&self.state.inside) = None;
         result
@@ -89,7 +109,7 @@ impl State {
             let passed = looked.elapsed().min(SLICE * 2);
             looked = Instant::now();
             let inside = lock(&self.inside);
-            let Some(thread) = *inside else { continue };
+            let Some(caller) = &*inside else { continue };
             let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
             let waited = self.waited.fetch_add(passed, Ordering::AcqRel).saturating_add(passed);
             let expired = waited >= self.limit.load(Ordering::Acquire);
@@ -99,7 +119,7 @@ impl State {
             if expired || ended {
                 // Again with every slice: one that comes just before the call begins is lost.
                 // SAFETY: the thread is in `during`, which it cannot leave while `inside` is locked.
-                unsafe { libc::pthread_kill(thread, SIGNAL) };
+                unsafe { caller.interrupt() };
             }
         }
     }

@@ -42,9 +42,9 @@ impl Register for Plain {
     }
 
     #[inline(always)]
-    unsafe fn word(left: *const f32, row: usize) -> f32 {
+    unsafe fn word<const ROW: usize>(left: *const f32) -> f32 {
         // SAFETY: the caller's promise.
-        unsafe { *left.add(row) }
+        unsafe { *left.add(ROW) }
     }
 
     #[inline(always)]
@@ -104,9 +104,9 @@ impl Register for Bf16 {
         from
     }
 
-    unsafe fn word(left: *const f32, row: usize) -> f32 {
+    unsafe fn word<const ROW: usize>(left: *const f32) -> f32 {
         // SAFETY: the caller's promise.
-        unsafe { *left.add(row) }
+        unsafe { *left.add(ROW) }
     }
 
     unsafe fn multiply_add(self, word: f32, vector: Self) -> Self {

@@ -25,7 +25,7 @@ pub(super) trait Register: Copy {
     ///
     /// # Safety
     /// The instructions are there.
-    unsafe fn word(left: Self::Left, row: usize) -> Self::Word;
+    unsafe fn word<const ROW: usize>(left: Self::Left) -> Self::Word;
 
     /// `self + a b` for one step.
     ///

@@ -1,7 +1,7 @@
 //! The innermost loop: a panel of the left side times one or two vectors of the right, with all sums in registers.
 
 use super::register::Register;
-use super::{Kind, LANES, Unit, plain};
+use super::{Kind, LANES, ROWS, Unit, plain};
 
 /// How a right side is walked through: for each of `planes` planes, `plane` words apart, one step at each offset. The
 /// last offset is the largest.
@@ -77,6 +77,18 @@ unsafe fn step<T: Register, const R: usize, const V: usize>(
     a: *const f32,
     b: [*const f32; 2],
 ) {
+    // Row by row without a loop: one that the compiler leaves as it is has its sums in memory.
+    macro_rules! rows {
+        ($vectors:ident, $left:ident: $($row:literal)*) => {
+            $(if $row < R {
+                let a = T::word::<$row>($left);
+                for (sum, vector) in sums[$row].iter_mut().zip($vectors) {
+                    *sum = sum.multiply_add(a, vector);
+                }
+            })*
+        };
+    }
+    const { assert!(R <= ROWS, "a row is missing below") };
     // SAFETY: the caller's promise.
     unsafe {
         let mut vectors = [T::zero(); V];
@@ -84,12 +96,7 @@ unsafe fn step<T: Register, const R: usize, const V: usize>(
             *vector = T::load(b);
         }
         let left = T::left::<R>(a);
-        for (r, sums) in sums.iter_mut().enumerate() {
-            let a = T::word(left, r);
-            for (sum, vector) in sums.iter_mut().zip(vectors) {
-                *sum = sum.multiply_add(a, vector);
-            }
-        }
+        rows!(vectors, left: 0 1 2 3 4 5 6 7 8 9 10 11 12 13);
     }
 }
 

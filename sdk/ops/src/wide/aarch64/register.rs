@@ -17,7 +17,7 @@ type Left = [float32x4_t; 2];
 #[derive(Clone, Copy)]
 pub(super) struct Word {
     of: float32x4_t,
-    /// Known to the compiler, where all is inlined: it becomes part of the instruction.
+    /// Known to the compiler, where all is inlined: a part of the instruction.
     lane: usize,
 }
 
@@ -106,17 +106,23 @@ macro_rules! four_registers {
             }
 
             #[inline(always)]
-            unsafe fn word(left: Left, row: usize) -> Word {
-                Word { of: left[row / WORDS], lane: row % WORDS }
+            unsafe fn word<const ROW: usize>(left: Left) -> Word {
+                Word { of: left[ROW / WORDS], lane: ROW % WORDS }
             }
 
             #[inline(always)]
-            unsafe fn multiply_add(mut self, a: Word, b: Self) -> Self {
-                for (sum, b) in self.0.iter_mut().zip(b.0) {
-                    // SAFETY: the caller's promise.
-                    *sum = unsafe { $add_products(*sum, a, b) };
-                }
-                self
+            unsafe fn multiply_add(self, a: Word, b: Self) -> Self {
+                let (Self([sum, sum1, sum2, sum3]), Self([b, b1, b2, b3])) = (self, b);
+                // No closure: it would be compiled for itself, without the instructions.
+                // SAFETY: the caller's promise.
+                Self(unsafe {
+                    [
+                        $add_products(sum, a, b),
+                        $add_products(sum1, a, b1),
+                        $add_products(sum2, a, b2),
+                        $add_products(sum3, a, b3),
+                    ]
+                })
             }
 
             #[inline(always)]

@@ -30,9 +30,9 @@ impl Register for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn word(left: *const f32, row: usize) -> __m256 {
+    unsafe fn word<const ROW: usize>(left: *const f32) -> __m256 {
         // SAFETY: the caller's promise.
-        unsafe { _mm256_set1_ps(*left.add(row)) }
+        unsafe { _mm256_set1_ps(*left.add(ROW)) }
     }
 
     #[inline(always)]
@@ -80,9 +80,9 @@ macro_rules! one_register {
             }
 
             #[inline(always)]
-            unsafe fn word(left: *const f32, row: usize) -> __m512 {
+            unsafe fn word<const ROW: usize>(left: *const f32) -> __m512 {
                 // SAFETY: the caller's promise.
-                unsafe { _mm512_set1_ps(*left.add(row)) }
+                unsafe { _mm512_set1_ps(*left.add(ROW)) }
             }
 
             #[inline(always)]
