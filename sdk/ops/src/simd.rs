@@ -36,13 +36,13 @@ macro_rules! multiversion {
 }
 pub(crate) use multiversion;
 
-/// And FMA.
+/// AVX2 and FMA.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
-/// And what [`has_avx2`] says.
+/// AVX-512 as far as our kernels use it, AVX2 and FMA.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx512() -> bool {
     is_x86_feature_detected!("avx512f")

@@ -35,7 +35,7 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: Stored, bias: &[f32], pro
     unrolled(g, x, weight, bias)
 }
 
-/// [`forward`], where there is a faster way on this processor than products with unrolled images.
+/// [`forward`], where there is a faster way than products with unrolled images.
 fn on_wide_registers(
     g: &Geometry,
     x: &[f32],
