@@ -65,35 +65,35 @@ pub fn geglu(x: &Tensor) -> Result<Tensor> {
 const CHUNK: usize = 1 << 14;
 
 #[inline(always)]
-pub(crate) fn silu_slope(x: f32) -> f32 {
-    let s = sigmoid(x);
+pub(crate) fn silu_slope<const FUSED: bool>(x: f32) -> f32 {
+    let s = sigmoid::<FUSED>(x);
     s * (1.0 + x * (1.0 - s))
 }
 
 #[inline(always)]
-fn normal_cdf(x: f32) -> f32 {
-    0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
+fn normal_cdf<const FUSED: bool>(x: f32) -> f32 {
+    0.5 * (1.0 + erf::<FUSED>(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
 /// Derivative of x * Phi(x).
 #[inline(always)]
-fn gelu_slope(x: f32) -> f32 {
+fn gelu_slope<const FUSED: bool>(x: f32) -> f32 {
     const INV_SQRT_2PI: f32 = 0.398_942_3;
-    normal_cdf(x) + x * INV_SQRT_2PI * exp(-0.5 * x * x)
+    normal_cdf::<FUSED>(x) + x * INV_SQRT_2PI * exp::<FUSED>(-0.5 * x * x)
 }
 
 #[inline(always)]
-fn quick_gelu_slope(x: f32) -> f32 {
-    let s = sigmoid(1.702 * x);
+fn quick_gelu_slope<const FUSED: bool>(x: f32) -> f32 {
+    let s = sigmoid::<FUSED>(1.702 * x);
     s * (1.0 + 1.702 * x * (1.0 - s))
 }
 
 multiversion! {
     fn forward_chunk(kind: Activation, x: &[f32], y: &mut [f32]) {
         match kind {
-            Activation::Silu => for (y, &x) in y.iter_mut().zip(x) { *y = x * sigmoid(x); },
-            Activation::Gelu => for (y, &x) in y.iter_mut().zip(x) { *y = x * normal_cdf(x); },
-            Activation::QuickGelu => for (y, &x) in y.iter_mut().zip(x) { *y = x * sigmoid(1.702 * x); },
+            Activation::Silu => for (y, &x) in y.iter_mut().zip(x) { *y = x * sigmoid::<FUSED>(x); },
+            Activation::Gelu => for (y, &x) in y.iter_mut().zip(x) { *y = x * normal_cdf::<FUSED>(x); },
+            Activation::QuickGelu => for (y, &x) in y.iter_mut().zip(x) { *y = x * sigmoid::<FUSED>(1.702 * x); },
         }
     }
 }
@@ -102,9 +102,9 @@ multiversion! {
     fn backward_chunk(kind: Activation, x: &[f32], g: &[f32], y: &mut [f32]) {
         let pairs = y.iter_mut().zip(x.iter().zip(g));
         match kind {
-            Activation::Silu => for (y, (&x, &g)) in pairs { *y = g * silu_slope(x); },
-            Activation::Gelu => for (y, (&x, &g)) in pairs { *y = g * gelu_slope(x); },
-            Activation::QuickGelu => for (y, (&x, &g)) in pairs { *y = g * quick_gelu_slope(x); },
+            Activation::Silu => for (y, (&x, &g)) in pairs { *y = g * silu_slope::<FUSED>(x); },
+            Activation::Gelu => for (y, (&x, &g)) in pairs { *y = g * gelu_slope::<FUSED>(x); },
+            Activation::QuickGelu => for (y, (&x, &g)) in pairs { *y = g * quick_gelu_slope::<FUSED>(x); },
         }
     }
 }
@@ -140,7 +140,7 @@ impl CustomOp1 for Elementwise {
 
 multiversion! {
     pub(crate) fn geglu_row(value: &[f32], gate: &[f32], y: &mut [f32]) {
-        for ((y, &a), &b) in y.iter_mut().zip(value).zip(gate) { *y = a * b * normal_cdf(b); }
+        for ((y, &a), &b) in y.iter_mut().zip(value).zip(gate) { *y = a * b * normal_cdf::<FUSED>(b); }
     }
 }
 
@@ -149,8 +149,8 @@ multiversion! {
     pub(crate) fn geglu_row_back(value: &mut [f32], gate: &mut [f32], g: &[f32]) {
         for ((value, gate), &g) in value.iter_mut().zip(gate).zip(g) {
             let (a, b) = (*value, *gate);
-            *value = g * b * normal_cdf(b);
-            *gate = g * a * gelu_slope(b);
+            *value = g * b * normal_cdf::<FUSED>(b);
+            *gate = g * a * gelu_slope::<FUSED>(b);
         }
     }
 }

@@ -111,7 +111,7 @@ multiversion! {
     /// gradients.
     fn weights_row(p: &mut [f32], d: &mut [f32], log: f32, total: f32, scale: f32) {
         for (p, d) in p.iter_mut().zip(d) {
-            *p = exp(*p - log);
+            *p = exp::<FUSED>(*p - log);
             *d = scale * *p * (*d - total);
         }
     }

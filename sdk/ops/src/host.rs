@@ -78,11 +78,16 @@ impl Shared {
     }
 }
 
+/// A line of the caches, and the widest register: no vector of memory that begins with one lies in two.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
 thread_local! {
-    static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lends `len` floats of this thread's scratch memory, contents unspecified.
+/// Lends `len` floats of this thread's scratch memory, contents unspecified, from the start of a line on.
 ///
 /// The memory stays with the thread, so that a network's hundreds of calls do not fault its pages in anew; so does that of
 /// a nested call.
@@ -90,10 +95,11 @@ pub(crate) fn scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     // Taken out of the cell, not borrowed: a nested call on the same thread then gets memory of its own. As the outer call
     // gives its memory back last, it is the first to be taken again.
     let mut memory = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
-    if memory.len() < len {
-        memory.resize(len, 0.0);
+    if memory.len() < len.div_ceil(16) {
+        memory.resize(len.div_ceil(16), Line([0.0; 16]));
     }
-    let result = f(&mut memory[..len]);
+    // SAFETY: lines are floats without gaps, and there are enough of them.
+    let result = f(unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), len) });
     SCRATCH.with_borrow_mut(|all| all.push(memory));
     result
 }

@@ -229,7 +229,7 @@ multiversion! {
         if with_silu {
             for (y, &x) in y.iter_mut().zip(x) {
                 let z = x * scale + shift;
-                *y = z * sigmoid(z);
+                *y = z * sigmoid::<FUSED>(z);
             }
         } else {
             for (y, &x) in y.iter_mut().zip(x) { *y = x * scale + shift; }
@@ -243,7 +243,7 @@ multiversion! {
     fn plane_gradient(x: &[f32], g: &[f32], a: Affine, dz: &mut [f32]) -> (f32, f32) {
         let step = |x: f32, g: f32| {
             let normal = (x - a.mean) * a.scale;
-            let g = if a.silu { g * silu_slope(normal * a.weight + a.bias) } else { g };
+            let g = if a.silu { g * silu_slope::<FUSED>(normal * a.weight + a.bias) } else { g };
             (g, g * normal)
         };
         let (mut sums, mut products) = ([0f32; LANES], [0f32; LANES]);

@@ -5,7 +5,8 @@
 /// Lanes of the partial sums: one AVX-512 register, two AVX2 registers, four NEON registers.
 pub(crate) const LANES: usize = 16;
 
-/// Compiles a function for AVX-512, AVX2+FMA and the baseline, and calls the best the processor has.
+/// Compiles a function for AVX-512, AVX2+FMA and the baseline, and calls the best the processor has. The body knows by the
+/// constant `FUSED` whether [`multiply_add`] is one instruction.
 macro_rules! multiversion {
     (
         $(#[$meta:meta])*
@@ -14,13 +15,13 @@ macro_rules! multiversion {
         $(#[$meta])*
         $vis fn $name $(<$of: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            fn body $(<$of: $bound>)? ($($arg: $ty),*) $(-> $ret)? $body
+            fn body<const FUSED: bool $(, $of: $bound)?> ($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-                fn wide $(<$of: $bound>)? ($($arg: $ty),*) $(-> $ret)? { body$(::<$of>)?($($arg),*) }
+                fn wide $(<$of: $bound>)? ($($arg: $ty),*) $(-> $ret)? { body::<true $(, $of)?>($($arg),*) }
                 #[target_feature(enable = "avx2,fma")]
-                fn narrow $(<$of: $bound>)? ($($arg: $ty),*) $(-> $ret)? { body$(::<$of>)?($($arg),*) }
+                fn narrow $(<$of: $bound>)? ($($arg: $ty),*) $(-> $ret)? { body::<true $(, $of)?>($($arg),*) }
                 if $crate::simd::has_avx512() {
                     // SAFETY: the features were detected.
                     return unsafe { wide$(::<$of>)?($($arg),*) };
@@ -30,11 +31,20 @@ macro_rules! multiversion {
                     return unsafe { narrow$(::<$of>)?($($arg),*) };
                 }
             }
-            body$(::<$of>)?($($arg),*)
+            body::<{ $crate::simd::FUSED } $(, $of)?>($($arg),*)
         }
     };
 }
 pub(crate) use multiversion;
+
+/// Whether every processor that this was compiled for multiplies and adds in one instruction.
+pub(crate) const FUSED: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+
+/// a b + c, rounded once if `FUSED`. Without such an instruction that would be a call, which takes many times as long.
+#[inline(always)]
+pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
+}
 
 /// AVX2 and FMA.
 #[cfg(target_arch = "x86_64")]
@@ -54,8 +64,8 @@ pub(crate) fn has_avx512() -> bool {
 
 /// e^x within 2e-7 relative for x in -87..88; clamped outside (so never infinite, never denormal).
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
-    exp2(x.clamp(-87.0, 88.0) * std::f32::consts::LOG2_E)
+pub(crate) fn exp<const FUSED: bool>(x: f32) -> f32 {
+    exp2::<FUSED>(x.clamp(-87.0, 88.0) * std::f32::consts::LOG2_E)
 }
 
 /// 2^t within 2e-7 relative for t in -126..127; outside, anything.
@@ -63,38 +73,33 @@ pub(crate) fn exp(x: f32) -> f32 {
 /// Splits t into an integer, put into the exponent bits, and a fraction in -0.5..0.5, for which the
 /// Taylor polynomial of 2^f to degree 6 is exact to f32.
 #[inline(always)]
-pub(crate) fn exp2(t: f32) -> f32 {
+pub(crate) fn exp2<const FUSED: bool>(t: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds a float to an integer
     let rounded = t + ROUND;
     let n = rounded - ROUND;
     let f = t - n;
-    let p = 1.540_353e-4;
-    let p = p * f + 1.333_355_8e-3;
-    let p = p * f + 9.618_129e-3;
-    let p = p * f + 5.550_411e-2;
-    let p = p * f + 2.402_265e-1;
-    let p = p * f + std::f32::consts::LN_2;
-    let p = p * f + 1.0;
+    let p = [1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265e-1, std::f32::consts::LN_2, 1.0]
+        .into_iter()
+        .fold(1.540_353e-4, |p, c| multiply_add::<FUSED>(p, f, c));
     // The low bits of the sum hold the integer: no conversion, which Rust would make saturating, is needed.
     f32::from_bits((rounded.to_bits() << 23).wrapping_add(1.0f32.to_bits())) * p
 }
 
 /// 1 / (1 + e^-x).
 #[inline(always)]
-pub(crate) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+pub(crate) fn sigmoid<const FUSED: bool>(x: f32) -> f32 {
+    1.0 / (1.0 + exp::<FUSED>(-x))
 }
 
 /// The error function, absolute error below 5e-7 (Abramowitz and Stegun, 7.1.26, in f32).
 #[inline(always)]
-pub(crate) fn erf(x: f32) -> f32 {
+pub(crate) fn erf<const FUSED: bool>(x: f32) -> f32 {
     let a = x.abs();
-    let t = 1.0 / (1.0 + 0.327_591_1 * a);
-    let p = 1.061_405_4 * t - 1.453_152;
-    let p = p * t + 1.421_413_7;
-    let p = p * t - 0.284_496_74;
-    let p = p * t + 0.254_829_6;
-    (1.0 - p * t * exp(-a * a)).copysign(x)
+    let t = 1.0 / multiply_add::<FUSED>(0.327_591_1, a, 1.0);
+    let p = [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6]
+        .into_iter()
+        .fold(1.061_405_4, |p, c| multiply_add::<FUSED>(p, t, c));
+    (1.0 - p * t * exp::<FUSED>(-a * a)).copysign(x)
 }
 
 /// Sum of a lane array.
@@ -159,7 +164,7 @@ mod tests {
         for i in -8700..8800 {
             let x = i as f32 / 100.0;
             let want = f64::from(x).exp();
-            let error = (f64::from(exp(x)) - want).abs() / want;
+            let error = (f64::from(exp::<FUSED>(x)) - want).abs() / want;
             // The argument x / ln 2 is itself rounded: up to 127 ulp(0.5) of absolute error in the exponent.
             assert!(error < 6e-6, "exp({x}): relative error {error:e}");
             if x.abs() < 10.0 {
@@ -173,7 +178,7 @@ mod tests {
         for i in -600..=600 {
             let x = i as f32 / 100.0;
             let want = candle_core::cpu::erf::erf_f64(f64::from(x));
-            let error = (f64::from(erf(x)) - want).abs();
+            let error = (f64::from(erf::<FUSED>(x)) - want).abs();
             assert!(error < 5e-7, "erf({x}): error {error:e}");
         }
     }

@@ -27,6 +27,8 @@ use elsewhere as processor;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as processor;
 
+pub(crate) use processor::fetch;
+
 use crate::products::Products;
 use crate::stored::Stored;
 

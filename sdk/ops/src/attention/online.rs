@@ -27,7 +27,7 @@ impl Online {
         // Where all are minus infinity, so is their distance from a finite number.
         let base = self.largest.map(|x| x.max(f32::MIN));
         let sums = weigh(scores, base);
-        let factors = std::array::from_fn(|i| weight(before[i] - base[i]));
+        let factors = weights(before, base);
         self.sum = std::array::from_fn(|i| self.sum[i] * factors[i] + sums[i]);
         factors
     }
@@ -45,8 +45,8 @@ impl Online {
 
 /// 2^t for t up to 0; zero where it is below the smallest normal number.
 #[inline(always)]
-fn weight(t: f32) -> f32 {
-    let power = exp2(t);
+fn weight<const FUSED: bool>(t: f32) -> f32 {
+    let power = exp2::<FUSED>(t);
     if t < -126.0 { 0.0 } else { power }
 }
 
@@ -74,12 +74,21 @@ multiversion! {
 }
 
 multiversion! {
+    /// Weights of scores relative to `base`.
+    fn weights(scores: Lanes, base: Lanes) -> Lanes {
+        let mut out = [0f32; LANES];
+        for i in 0..LANES { out[i] = weight::<FUSED>(scores[i] - base[i]); }
+        out
+    }
+}
+
+multiversion! {
     /// Puts weights relative to `base` in the place of scores; their sums.
     fn weigh(scores: &mut [Lanes], base: Lanes) -> Lanes {
         let mut sums = [0f32; LANES];
         for row in scores {
             for i in 0..LANES {
-                let w = weight(row[i] - base[i]);
+                let w = weight::<FUSED>(row[i] - base[i]);
                 row[i] = w;
                 sums[i] += w;
             }

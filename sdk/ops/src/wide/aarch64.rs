@@ -8,6 +8,13 @@ use super::tile::{Kernel, Tile, Walk, kernels, sums};
 use register::{Bf16, Neon};
 pub(super) use transpose::transpose;
 
+/// Brings the line of a number that is about to be written to the first cache. The number need not exist.
+#[inline(always)]
+pub(crate) fn fetch(at: *const f32) {
+    // SAFETY: every processor of this kind has the instruction, and it accesses nothing.
+    unsafe { std::arch::asm!("prfm pstl1keep, [{}]", in(reg) at, options(readonly, nostack, preserves_flags)) }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// f32 with NEON, which every processor of this kind has.

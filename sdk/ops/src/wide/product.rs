@@ -3,13 +3,17 @@
 use super::block::{self, Panel, Start, Vector};
 use super::pack::{self, Rows};
 use super::tile::Walk;
-use super::{LANES, ROWS, Unit, even_blocks};
+use super::{LANES, ROWS, Unit, even_blocks, fetch};
 use crate::host::{self, Shared, blocks, scratch};
 use crate::stored::Stored;
 use rayon::prelude::*;
 
 /// Panels of the left side that a job lays out: with the unit's depth they stay in the cache of one core.
-const PANELS: usize = 12;
+const PANELS: usize = 24;
+
+/// Depths of the unit that are laid out of these panels: with them they stay in its second cache, and what is added to the
+/// result at each depth is there for the next.
+const DEPTHS: usize = 4;
 
 /// Blocks of columns of the right side that are laid out at once: a page of its rows, where it is laid out as it is.
 const NEIGHBOURS: usize = 8;
@@ -145,30 +149,43 @@ impl Product<'_> {
         packed: Option<&[f32]>,
         result: Shared,
     ) {
-        let (each, columns, steps) = (self.unit.elements(), self.columns(), self.unit.steps(self.k));
-        let deepest = self.unit.depth().min(steps);
+        let (columns, steps) = (self.columns(), self.unit.steps(self.k));
+        let deepest = (DEPTHS * self.unit.depth()).min(steps);
         let rows: usize = panels.iter().map(|p| p.1).sum();
-        let own = if packed.is_some() { 0 } else { columns * deepest };
+        let own = if packed.is_some() { 0 } else { columns * self.unit.depth().min(steps) };
         scratch(rows * deepest + own, |memory| {
             let (left, right) = memory.split_at_mut(rows * deepest);
-            for (first, size) in even_blocks(steps, self.unit.depth()) {
-                let elements = (first * each, ((first + size) * each).min(self.k));
-                self.pack_left(panels, elements, left);
+            for depths in even_blocks(steps, self.unit.depth()).chunks(DEPTHS) {
+                let mut at = 0;
+                for depth in depths {
+                    self.pack_left(panels, self.elements(*depth), &mut left[at..]);
+                    at += rows * depth.1;
+                }
                 for (at, width) in blocks(count, columns) {
-                    let b = match packed {
-                        Some(packed) => &packed[at * steps + first * columns..],
-                        None => {
-                            let right = &mut right[..columns * size];
-                            self.pack_columns(column + at, elements, right);
-                            &right[..]
-                        }
-                    };
-                    let base = if first == 0 { self.base } else { Base::There };
-                    // SAFETY: the caller's promise.
-                    unsafe { self.multiply(panels, left, (column + at, width), b, (size, base), result) };
+                    let mut left = &left[..];
+                    for (first, size) in depths {
+                        let b = match packed {
+                            Some(packed) => &packed[at * steps + first * columns..],
+                            None => {
+                                let right = &mut right[..columns * size];
+                                self.pack_columns(column + at, self.elements((*first, *size)), right);
+                                &right[..]
+                            }
+                        };
+                        let base = if *first == 0 { self.base } else { Base::There };
+                        // SAFETY: the caller's promise.
+                        unsafe { self.multiply(panels, left, (column + at, width), b, (*size, base), result) };
+                        left = &left[rows * size..];
+                    }
                 }
             }
         });
+    }
+
+    /// The elements of the inner dimension, `from..to`, that some steps are.
+    fn elements(&self, (first, size): (usize, usize)) -> (usize, usize) {
+        let each = self.unit.elements();
+        (first * each, ((first + size) * each).min(self.k))
     }
 
     fn pack_left(&self, panels: Panels, (from, to): (usize, usize), out: &mut [f32]) {
@@ -177,6 +194,17 @@ impl Product<'_> {
             let rows = Rows { data: self.left, first: row * self.k, stride: self.k, taps: 1 };
             pack::panel(self.unit, rows, *count, (from, to), &mut out[at..], *count);
             at += count * steps;
+        }
+    }
+
+    /// Fetches the result's elements of a panel and of the columns from `column` on, which are about to be written.
+    fn prefetch(&self, panel: Option<&(usize, usize)>, (column, count): (usize, usize), result: Shared) {
+        let Some((row, rows)) = panel else { return };
+        for row in *row..row + rows {
+            let start = result.pointer(row * self.n + column, count - 1);
+            for at in (0..count).step_by(LANES).chain([count - 1]) {
+                fetch(start.wrapping_add(at));
+            }
         }
     }
 
@@ -204,13 +232,15 @@ impl Product<'_> {
         let vectors = &both[..count.div_ceil(LANES)];
         let walk = Walk { planes: steps, plane: self.columns(), taps: &[0] };
         let (mut at, mut numbers) = (0, [[0f32; LANES]; ROWS]);
-        for (row, count) in panels {
+        self.prefetch(panels.first(), (column, count), result);
+        for (i, (row, rows)) in panels.iter().enumerate() {
+            self.prefetch(panels.get(i + 1), (column, count), result);
             let start = match base {
                 Base::Zero => Start::Rows(&[[0.0; LANES]; ROWS]),
                 Base::There => Start::There,
                 Base::Columns(base) => Start::Columns(base),
                 Base::Rows(base) => {
-                    for (numbers, base) in numbers.iter_mut().zip(&base[*row..row + count]) {
+                    for (numbers, base) in numbers.iter_mut().zip(&base[*row..row + rows]) {
                         *numbers = [*base; LANES];
                     }
                     Start::Rows(&numbers)
@@ -218,15 +248,15 @@ impl Product<'_> {
             };
             let panel = Panel {
                 unit: self.unit,
-                rows: *count,
+                rows: *rows,
                 a: &left[at..],
                 start,
-                out: result.pointer(row * self.n, count * self.n - 1),
+                out: result.pointer(row * self.n, rows * self.n - 1),
                 out_row: self.n,
             };
             // SAFETY: the vectors have only elements of this job.
             unsafe { block::run(&panel, right, walk, vectors) };
-            at += count * steps;
+            at += rows * steps;
         }
     }
 }
