@@ -3,7 +3,7 @@
 use crate::adapters;
 use atelier_ops::{
     Conv2dSpec, Format, Frozen, Need, Products, Weight, conv2d_for, geglu, group_moments, group_norm,
-    group_norm_silu, layer_norm, linear_for, linear_geglu_for, silu,
+    group_norm_silu, layer_norm, linear_for, linear_geglu_for, silu, transposed,
 };
 use atelier_weights::lora::Applied;
 use atelier_weights::{Elements, Located, Precision, Result, Source, StoredDtype};
@@ -273,13 +273,13 @@ impl LayerNorm {
 
 /// (B, C, H, W) to (B, H * W, C).
 pub(crate) fn to_tokens(x: &Tensor) -> candle_core::Result<Tensor> {
-    x.flatten_from(2)?.transpose(1, 2)?.contiguous()
+    transposed(&x.flatten_from(2)?)
 }
 
 /// (B, H * W, C) to (B, C, H, W).
 pub(crate) fn to_image(x: &Tensor, height: usize, width: usize) -> candle_core::Result<Tensor> {
     let (batch, _, channels) = x.dims3()?;
-    x.transpose(1, 2)?.contiguous()?.reshape((batch, channels, height, width))
+    transposed(x)?.reshape((batch, channels, height, width))
 }
 
 #[cfg(test)]

@@ -1,20 +1,22 @@
-//! A fully connected layer with the gated GELU behind it, whose wide result is there for some rows at a time.
+//! A fully connected layer with the gated GELU behind it, whose wide result is never there as a whole.
 
 use crate::activation::{geglu, geglu_row, geglu_row_back};
 use crate::host::{self, blocks};
-use crate::linear::{linear_for, times, times_transposed};
+use crate::linear::{linear_for, times, times_transposed, unit_for};
 use crate::products::{self, Products};
 use crate::stored::{self, Stored};
 use crate::tape::Need;
 use crate::weight::{Operand, Weight};
+use crate::wide::gated::multiply_gated;
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 /// [`geglu`] of [`linear`](crate::linear), of which only what is needed is computed. For the gradient alone that is nothing:
 /// the numbers of the result are then zeros.
 ///
-/// `x` is (..., inputs), `weight` (2 n, inputs), `bias` (2 n); the result is (..., n) in x's dtype. Rows go through both
-/// in turns, forward and back; the way back computes the layer's result again. Where the weight or the bias is part of
+/// `x` is (..., inputs), `weight` (2 n, inputs), `bias` (2 n); the result is (..., n) in x's dtype. The layer's result is
+/// never there as a whole: forward it goes through the GELU block by block, and the way back computes it again for some rows
+/// at a time. Where the weight or the bias is part of
 /// the graph, one operation follows the other.
 pub fn linear_geglu_for<'a>(
     need: Need,
@@ -34,25 +36,18 @@ pub fn linear_geglu_for<'a>(
         Operand::Tensor(weight) => Weight::Tensor(stored::operand(weight)?),
         Operand::Frozen(weight) => Weight::Frozen(weight.clone()),
     };
-    let rows = if x.track_op() { TRAINED_ROWS } else { ROWS };
-    let op = Gated { need, products, rows, weight, bias: bias.to_dtype(DType::F32)?.to_vec1()? };
+    let op = Gated { need, products, weight, bias: bias.to_dtype(DType::F32)?.to_vec1()? };
     host::prepare(x)?.apply_op1(op)?.to_dtype(x.dtype())
 }
 
-/// Rows that go through layer and GELU together. The weight is laid out anew for each such part: a guided step at 512x512,
-/// which has so many rows, is one.
-const ROWS: usize = 8192;
-
-/// [`ROWS`] in a graph: a part and its gradients set the peak of memory in training.
-const TRAINED_ROWS: usize = 2048;
+/// Rows whose wide result and its gradient are there together, on the way back: they set the peak of memory in training.
+const ROWS: usize = 2048;
 
 const NAME: &str = "linear_geglu";
 
 struct Gated {
     need: Need,
     products: Products,
-    /// Of a part.
-    rows: usize,
     /// (2 n, inputs).
     weight: Weight,
     /// (2 n).
@@ -66,8 +61,8 @@ impl Gated {
         let inputs = weight.len() / width;
         let all = x.len() / inputs;
         // Not scratch memory: that would stay.
-        let mut part = vec![0f32; self.rows.min(all) * width];
-        for (first, rows) in blocks(all, self.rows) {
+        let mut part = vec![0f32; ROWS.min(all) * width];
+        for (first, rows) in blocks(all, ROWS) {
             let (h, x) = (&mut part[..rows * width], &x[first * inputs..][..rows * inputs]);
             times_transposed(h, Some(&self.bias), x, weight, (width, inputs), self.products);
             f(first, h);
@@ -87,19 +82,20 @@ impl CustomOp1 for Gated {
         let mut dims = layout.dims().to_vec();
         let inputs = dims.pop().unwrap_or(1);
         dims.push(half);
-        let mut y = vec![0f32; x.len() / inputs * half];
-        if self.need == Need::Value {
-            stored::with(&self.weight, NAME, |weight| {
-                self.by_parts(x, weight, |first, h| {
-                    let y = y[first * half..].par_chunks_mut(half);
-                    y.zip(h.par_chunks(width)).for_each(|(y, h)| {
-                        let (value, gate) = h.split_at(half);
-                        geglu_row(value, gate, y);
-                    });
-                });
-                Ok(())
-            })?;
-        }
+        let count = x.len() / inputs * half;
+        let y = match self.need {
+            Need::Gradient => vec![0f32; count],
+            Need::Value => stored::with(&self.weight, NAME, |weight| {
+                let (unit, left) = (unit_for(self.products, weight), Stored::F32(x));
+                let size = (width, inputs);
+                // SAFETY: all of the result is written, and nothing of it read.
+                Ok(unsafe {
+                    host::written(count, |y| {
+                        multiply_gated(unit, y, &self.bias, left, weight, size, geglu_row);
+                    })
+                })
+            })?,
+        };
         Ok(host::output(y, dims))
     }
 
@@ -164,7 +160,7 @@ mod tests {
 
     #[test]
     fn several_parts_are_one_operation_after_the_other_and_so_are_their_gradients() {
-        let rows = ROWS + TRAINED_ROWS / 2 + 3;
+        let rows = ROWS + ROWS / 2 + 3;
         let (x, w) = (pseudo_normal(1, (1, rows, 24), 1.0), pseudo_normal(2, (12, 24), 0.3));
         let (b, by) = (pseudo_normal(3, 12, 1.0), pseudo_normal(4, (1, rows, 6), 1.0));
         let bytes = values(&w).iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();

@@ -83,6 +83,18 @@ impl Shared {
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
+/// A vector of `len` numbers as `f` leaves them. Nobody fills it with zeros before.
+///
+/// # Safety
+/// `f` writes every number, and reads none that it has not written.
+pub(crate) unsafe fn written(len: usize, f: impl FnOnce(Shared)) -> Vec<f32> {
+    let mut data = Vec::with_capacity(len);
+    f(Shared { ptr: data.as_mut_ptr(), len });
+    // SAFETY: there is room for them, and all were written.
+    unsafe { data.set_len(len) };
+    data
+}
+
 thread_local! {
     static SCRATCH: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }

@@ -29,6 +29,7 @@ mod scope;
 mod simd;
 mod stored;
 mod tape;
+mod transposed;
 mod upsample;
 mod weight;
 mod wide;
@@ -48,6 +49,7 @@ pub use profile::PROFILE;
 pub use rectify::{add_scaled, leaky_relu, prelu};
 pub use scope::scope;
 pub use tape::{Gradients, Keep, Need, Tape, Value};
+pub use transposed::transposed;
 pub use upsample::upsample_nearest;
 pub use weight::{Format, Frozen, Memory, Operand, Weight};
 

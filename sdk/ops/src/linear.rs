@@ -9,7 +9,7 @@ use crate::tape::Need;
 use crate::weight::{Frozen, Operand};
 use crate::wide::{
     Unit,
-    product::{Base, Right, multiply},
+    product::{Base, Right, multiply, multiply_to},
 };
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
@@ -73,10 +73,18 @@ impl Linear {
         (n, k): (usize, usize),
         bias: &[f32],
     ) -> (CpuStorage, Shape) {
-        let mut y = vec![0f32; x.len() / k * n];
-        if self.need == Need::Value {
-            times_transposed(&mut y, Some(bias), x, weight, (n, k), self.products);
-        }
+        let count = x.len() / k * n;
+        let y = match self.need {
+            Need::Gradient => vec![0f32; count],
+            Need::Value => {
+                let (unit, left) = (unit_for(self.products, weight), Stored::F32(x));
+                let right = Right::Transposed(weight);
+                // SAFETY: a product with a base that is not what is there writes all of its result, and reads none of it.
+                unsafe {
+                    host::written(count, |y| multiply_to(unit, y, Base::Columns(bias), left, right, (n, k)))
+                }
+            }
+        };
         let mut dims = dims.to_vec();
         dims.pop();
         dims.push(n);
@@ -178,6 +186,11 @@ pub(crate) fn parallel_product<'a>(
     });
 }
 
+/// The unit for products with a weight.
+pub(crate) fn unit_for(products: Products, weight: Stored) -> Unit {
+    Unit::bf16_for(products, weight).unwrap_or_else(Unit::f32)
+}
+
 /// y (m, n) = x (m, k) wᵀ of a weight (n, k), plus the bias if there is one.
 pub(crate) fn times_transposed(
     y: &mut [f32],
@@ -187,9 +200,8 @@ pub(crate) fn times_transposed(
     (n, k): (usize, usize),
     products: Products,
 ) {
-    let unit = Unit::bf16_for(products, w).unwrap_or_else(Unit::f32);
     let base = bias.map_or(Base::Zero, Base::Columns);
-    multiply(unit, y, base, Stored::F32(x), Right::Transposed(w), (n, k));
+    multiply(unit_for(products, w), y, base, Stored::F32(x), Right::Transposed(w), (n, k));
 }
 
 /// dx (m, k) = g (m, n) w of a weight (n, k).

@@ -10,13 +10,14 @@ mod aarch64;
 pub(crate) mod block;
 #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
 mod elsewhere;
+pub(crate) mod gated;
 pub(crate) mod pack;
 pub(crate) mod pairs;
 mod plain;
 pub(crate) mod product;
 mod register;
 pub(crate) mod tile;
-mod transpose;
+pub(crate) mod transpose;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 

@@ -28,18 +28,19 @@ pub(super) type Output = (Vec<f32>, Vec<f32>);
 
 /// Attends from the queries to the keys and values.
 pub(super) fn forward(unit: Unit, d: &Dims, q: &[f32], k: &[f32], v: &[f32]) -> Output {
-    let mut out = vec![0f32; q.len()];
     let mut logs = vec![0f32; d.batch * d.heads * d.queries];
-    let tiles = Tiles::new(unit, d);
-    let (memory, log_memory) = (Shared::new(&mut out), Shared::new(&mut logs));
-    let pass = Pass { unit, d, q, tiles: &tiles, out: memory, logs: log_memory };
-    for heads in even_blocks(d.batch * d.heads, (PACKED / tiles.words()).max(1)) {
-        scratch(heads.1 * tiles.words(), |packed| {
-            tiles.pack(d, heads, k, v, packed);
-            pass.heads(heads, packed);
-        });
-    }
-    (out, logs)
+    let (tiles, log_memory) = (Tiles::new(unit, d), Shared::new(&mut logs));
+    let compute = |out: Shared| {
+        let pass = Pass { unit, d, q, tiles: &tiles, out, logs: log_memory };
+        for heads in even_blocks(d.batch * d.heads, (PACKED / tiles.words()).max(1)) {
+            scratch(heads.1 * tiles.words(), |packed| {
+                tiles.pack(d, heads, k, v, packed);
+                pass.heads(heads, packed);
+            });
+        }
+    };
+    // SAFETY: every job writes all channels of its queries' heads, and the jobs are all queries of all heads.
+    (unsafe { host::written(q.len(), compute) }, logs)
 }
 
 /// Queries that are multiplied with the keys at once, in one or two vectors, and what they have so far.

@@ -75,20 +75,22 @@ pub(super) fn forward_if_faster(
 }
 
 fn forward<F: Form + Sync>(unit: Unit, g: &Geometry, x: &[f32], weight: Stored, bias: &[f32]) -> Vec<f32> {
-    let mut y = vec![0f32; g.batch * g.co * g.oh * g.ow];
     let many = tiles::count::<F>(g) >= MANY;
     let channels =
         if many { (KERNELS / (F::POINTS * g.co)).clamp(CHANNELS.0, CHANNELS.1) } else { FEW_TILES_CHANNELS };
-    let (memory, tiles, panels) = (Shared::new(&mut y), Tiles::of::<F>(g), Panel::all(unit, g.co));
-    for (first, count) in even_blocks(g.ci, channels) {
-        let pass = Pass::<F> { unit, g, x, weight, bias, first, count, form: PhantomData };
-        if many {
-            pass.by_tiles(&tiles, &panels, memory);
-        } else {
-            pass.by_channels(&tiles, &panels, memory);
+    let (tiles, panels) = (Tiles::of::<F>(g), Panel::all(unit, g.co));
+    let compute = |y: Shared| {
+        for (first, count) in even_blocks(g.ci, channels) {
+            let pass = Pass::<F> { unit, g, x, weight, bias, first, count, form: PhantomData };
+            if many {
+                pass.by_tiles(&tiles, &panels, y);
+            } else {
+                pass.by_channels(&tiles, &panels, y);
+            }
         }
-    }
-    y
+    };
+    // SAFETY: the tiles of all channels are all pixels; the first input channels write them, the others add to them.
+    unsafe { host::written(g.batch * g.co * g.oh * g.ow, compute) }
 }
 
 /// Output channels that are multiplied at once.

@@ -12,7 +12,9 @@ pub(super) use transpose::transpose;
 #[inline(always)]
 pub(crate) fn fetch(at: *const f32) {
     // SAFETY: every processor of this kind has the instruction, and it accesses nothing.
-    unsafe { std::arch::asm!("prfm pstl1keep, [{}]", in(reg) at, options(readonly, nostack, preserves_flags)) }
+    unsafe {
+        std::arch::asm!("prfm pstl1keep, [{}]", in(reg) at, options(readonly, nostack, preserves_flags))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

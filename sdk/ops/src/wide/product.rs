@@ -52,57 +52,118 @@ pub(crate) fn multiply(
     right: Right,
     (n, k): (usize, usize),
 ) {
+    assert_eq!(left.len() / k * n, y.len(), "a result of {n} columns");
+    // SAFETY: the result is ours, with a row for each of the left side.
+    unsafe { multiply_to(unit, Shared::new(y), base, left, right, (n, k)) }
+}
+
+/// [`multiply`] to memory whose numbers are read only for [`Base::There`].
+///
+/// # Safety
+/// Nobody else accesses the result, m x n numbers.
+pub(crate) unsafe fn multiply_to(
+    unit: Unit,
+    y: Shared,
+    base: Base,
+    left: Stored,
+    right: Right,
+    (n, k): (usize, usize),
+) {
     match base {
         Base::Zero | Base::There => {}
-        Base::Rows(base) => assert_eq!(base.len() * n, y.len(), "a number for each row"),
+        Base::Rows(base) => assert_eq!(base.len(), left.len() / k, "a number for each row"),
         Base::Columns(base) => assert_eq!(base.len(), n, "a number for each column"),
     }
-    let columns = unit.vectors() * LANES;
-    let width = (RIGHT / unit.steps(k) / columns).max(1) * columns;
-    for (first, count) in blocks(n, width) {
-        Product { unit, n, k, base, left, right }.add_columns((first, count), y);
+    let product = Product { unit, n, k, base, left, right };
+    for (first, count) in blocks(n, product.width()) {
+        // SAFETY: the caller's promise.
+        unsafe { product.add_columns((first, count), y) };
     }
 }
 
 /// Some rows of the left side: (first, count) of each panel.
-type Panels<'a> = &'a [(usize, usize)];
+pub(super) type Panels<'a> = &'a [(usize, usize)];
 
-struct Product<'a> {
-    unit: Unit,
-    n: usize,
-    k: usize,
-    base: Base<'a>,
-    left: Stored<'a>,
-    right: Right<'a>,
+pub(super) struct Product<'a> {
+    pub(super) unit: Unit,
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) base: Base<'a>,
+    pub(super) left: Stored<'a>,
+    pub(super) right: Right<'a>,
+}
+
+/// Where numbers of the result go: the first there, and how far its rows are apart.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) memory: Shared,
+    pub(super) row: usize,
+    pub(super) column: usize,
+    pub(super) stride: usize,
+}
+
+impl Place {
+    /// Some rows of the result, of all columns that are there.
+    fn rows(&self, first: usize, count: usize) -> *mut f32 {
+        self.memory.pointer((first - self.row) * self.stride, count * self.stride - 1)
+    }
 }
 
 impl Product<'_> {
     /// Columns that are laid out side by side.
-    fn columns(&self) -> usize {
+    pub(super) fn columns(&self) -> usize {
         self.unit.vectors() * LANES
     }
 
-    /// Computes `count` columns of the result, from `first` on.
-    fn add_columns(&self, (first, count): (usize, usize), y: &mut [f32]) {
+    /// Columns that are laid out at a time for all jobs.
+    pub(super) fn width(&self) -> usize {
+        (RIGHT / self.unit.steps(self.k) / self.columns()).max(1) * self.columns()
+    }
+
+    /// All panels of the left side, and those that a job takes: (first, count) of them.
+    pub(super) fn groups(&self) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
         let panels = self.unit.panels(self.left.len() / self.k);
-        let (groups, columns, steps) =
-            (even_blocks(panels.len(), PANELS), self.columns(), self.unit.steps(self.k));
+        let groups = even_blocks(panels.len(), PANELS);
+        (panels, groups)
+    }
+
+    /// Of each job its group, and the (first, count) of `count` columns.
+    pub(super) fn jobs(
+        &self,
+        groups: &[(usize, usize)],
+        count: usize,
+    ) -> Vec<((usize, usize), (usize, usize))> {
+        let each = host::wanted_jobs().div_ceil(groups.len());
+        let width = count.div_ceil(each).next_multiple_of(self.columns());
+        groups.iter().flat_map(|g| blocks(count, width).into_iter().map(move |c| (*g, c))).collect()
+    }
+
+    /// Computes `count` columns of the result, from `first` on.
+    ///
+    /// # Safety
+    /// Nobody else accesses the result.
+    unsafe fn add_columns(&self, (first, count): (usize, usize), y: Shared) {
+        let (panels, groups) = self.groups();
+        let (columns, steps) = (self.columns(), self.unit.steps(self.k));
         // Of use to more than one job: laid out once for all of them.
         let packed = if groups.len() > 1 { count.next_multiple_of(columns) * steps } else { 0 };
-        let memory = Shared::new(y);
         scratch(packed, |packed| {
-            let right = packed.par_chunks_mut(NEIGHBOURS * columns * steps).enumerate();
-            right.for_each(|(i, out)| self.pack_columns(first + i * NEIGHBOURS * columns, (0, self.k), out));
-            let width = count.div_ceil(host::wanted_jobs().div_ceil(groups.len())).next_multiple_of(columns);
-            let jobs = groups.iter().flat_map(|g| blocks(count, width).into_iter().map(move |c| (*g, c)));
-            let jobs: Vec<_> = jobs.collect();
-            jobs.into_par_iter().for_each(|((panel, panel_count), (column, count))| {
-                let packed = packed.get(column * steps..).filter(|p| !p.is_empty());
+            self.pack_right(first, packed);
+            let packed = (!packed.is_empty()).then_some(&*packed);
+            self.jobs(&groups, count).into_par_iter().for_each(|((panel, panel_count), (column, count))| {
+                let packed = packed.map(|p| &p[column * steps..]);
                 let panels = &panels[panel..panel + panel_count];
                 // SAFETY: each job has its own rows and columns of the result.
-                unsafe { self.job(panels, (first + column, count), packed, memory) };
+                unsafe { self.job(panels, (first + column, count), packed, y) };
             });
         });
+    }
+
+    /// Lays out whole columns from `first` on, as many as `out` has room for.
+    pub(super) fn pack_right(&self, first: usize, out: &mut [f32]) {
+        let columns = NEIGHBOURS * self.columns();
+        let parts = out.par_chunks_mut(columns * self.unit.steps(self.k)).enumerate();
+        parts.for_each(|(i, out)| self.pack_columns(first + i * columns, (0, self.k), out));
     }
 
     /// Lays out elements `from..to` of the inner dimension of the columns from `column` on, one block of columns after the
@@ -142,44 +203,64 @@ impl Product<'_> {
     ///
     /// # Safety
     /// Nobody else accesses these elements of the result.
-    unsafe fn job(
-        &self,
-        panels: Panels,
-        (column, count): (usize, usize),
-        packed: Option<&[f32]>,
-        result: Shared,
-    ) {
-        let (columns, steps) = (self.columns(), self.unit.steps(self.k));
-        let deepest = (DEPTHS * self.unit.depth()).min(steps);
-        let rows: usize = panels.iter().map(|p| p.1).sum();
-        let own = if packed.is_some() { 0 } else { columns * self.unit.depth().min(steps) };
-        scratch(rows * deepest + own, |memory| {
-            let (left, right) = memory.split_at_mut(rows * deepest);
-            for depths in even_blocks(steps, self.unit.depth()).chunks(DEPTHS) {
-                let mut at = 0;
-                for depth in depths {
-                    self.pack_left(panels, self.elements(*depth), &mut left[at..]);
-                    at += rows * depth.1;
-                }
-                for (at, width) in blocks(count, columns) {
-                    let mut left = &left[..];
-                    for (first, size) in depths {
-                        let b = match packed {
-                            Some(packed) => &packed[at * steps + first * columns..],
-                            None => {
-                                let right = &mut right[..columns * size];
-                                self.pack_columns(column + at, self.elements((*first, *size)), right);
-                                &right[..]
-                            }
-                        };
-                        let base = if *first == 0 { self.base } else { Base::There };
-                        // SAFETY: the caller's promise.
-                        unsafe { self.multiply(panels, left, (column + at, width), b, (*size, base), result) };
-                        left = &left[rows * size..];
-                    }
-                }
+    unsafe fn job(&self, panels: Panels, columns: (usize, usize), packed: Option<&[f32]>, result: Shared) {
+        let deepest = (DEPTHS * self.unit.depth()).min(self.unit.steps(self.k));
+        let left = panels.iter().map(|p| p.1).sum::<usize>() * deepest;
+        let place = Place { memory: result, row: 0, column: 0, stride: self.n };
+        scratch(left + self.own(packed), |memory| {
+            let (left, right) = memory.split_at_mut(left);
+            for depths in self.depths().chunks(DEPTHS) {
+                self.pack_left(panels, depths, left);
+                // SAFETY: the caller's promise.
+                unsafe { self.add_depths(panels, depths, left, columns, (packed, right), place) };
             }
         });
+    }
+
+    /// The steps that are taken at once: (first, count) of each depth.
+    pub(super) fn depths(&self) -> Vec<(usize, usize)> {
+        even_blocks(self.unit.steps(self.k), self.unit.depth())
+    }
+
+    /// Words that a job needs to lay out columns itself, if they are not.
+    pub(super) fn own(&self, packed: Option<&[f32]>) -> usize {
+        let steps = self.unit.depth().min(self.unit.steps(self.k));
+        if packed.is_some() { 0 } else { self.columns() * steps }
+    }
+
+    /// Adds the products at some depths, whose panels are laid out in `left`, to `count` columns from `column` on. These are
+    /// laid out, or there is memory for the job's own.
+    ///
+    /// # Safety
+    /// As [`Self::job`].
+    pub(super) unsafe fn add_depths(
+        &self,
+        panels: Panels,
+        depths: &[(usize, usize)],
+        left: &[f32],
+        (column, count): (usize, usize),
+        (packed, right): (Option<&[f32]>, &mut [f32]),
+        place: Place,
+    ) {
+        let (columns, steps) = (self.columns(), self.unit.steps(self.k));
+        let rows: usize = panels.iter().map(|p| p.1).sum();
+        for (at, width) in blocks(count, columns) {
+            let mut left = left;
+            for (first, size) in depths {
+                let b = match packed {
+                    Some(packed) => &packed[at * steps + first * columns..],
+                    None => {
+                        let right = &mut right[..columns * size];
+                        self.pack_columns(column + at, self.elements((*first, *size)), right);
+                        &right[..]
+                    }
+                };
+                let base = if *first == 0 { self.base } else { Base::There };
+                // SAFETY: the caller's promise.
+                unsafe { self.multiply(panels, left, (column + at, width), b, (*size, base), place) };
+                left = &left[rows * size..];
+            }
+        }
     }
 
     /// The elements of the inner dimension, `from..to`, that some steps are.
@@ -188,22 +269,25 @@ impl Product<'_> {
         (first * each, ((first + size) * each).min(self.k))
     }
 
-    fn pack_left(&self, panels: Panels, (from, to): (usize, usize), out: &mut [f32]) {
-        let (steps, mut at) = (self.unit.steps(to - from), 0);
-        for (row, count) in panels {
-            let rows = Rows { data: self.left, first: row * self.k, stride: self.k, taps: 1 };
-            pack::panel(self.unit, rows, *count, (from, to), &mut out[at..], *count);
-            at += count * steps;
+    /// Lays out some panels at some depths.
+    pub(super) fn pack_left(&self, panels: Panels, depths: &[(usize, usize)], out: &mut [f32]) {
+        let mut at = 0;
+        for depth in depths {
+            for (row, count) in panels {
+                let rows = Rows { data: self.left, first: row * self.k, stride: self.k, taps: 1 };
+                pack::panel(self.unit, rows, *count, self.elements(*depth), &mut out[at..], *count);
+                at += count * depth.1;
+            }
         }
     }
 
-    /// Fetches the result's elements of a panel and of the columns from `column` on, which are about to be written.
-    fn prefetch(&self, panel: Option<&(usize, usize)>, (column, count): (usize, usize), result: Shared) {
+    /// Fetches some numbers of a panel's rows, which are about to be written.
+    fn prefetch(&self, panel: Option<&(usize, usize)>, (column, count): (usize, usize), place: Place) {
         let Some((row, rows)) = panel else { return };
-        for row in *row..row + rows {
-            let start = result.pointer(row * self.n + column, count - 1);
+        let first = place.rows(*row, *rows).wrapping_add(column - place.column);
+        for row in 0..*rows {
             for at in (0..count).step_by(LANES).chain([count - 1]) {
-                fetch(start.wrapping_add(at));
+                fetch(first.wrapping_add(row * place.stride + at));
             }
         }
     }
@@ -219,26 +303,27 @@ impl Product<'_> {
         (column, count): (usize, usize),
         right: &[f32],
         (steps, base): (usize, Base),
-        result: Shared,
+        place: Place,
     ) {
+        let there = column - place.column;
         let vector = |i: usize| {
-            let first = column + i * LANES;
-            if first + LANES <= self.n {
+            let (first, end) = (there + i * LANES, there + count);
+            if first + LANES <= end {
                 return Vector::whole(i * LANES, first);
             }
-            Vector::new(i * LANES, |lane| (first + lane < self.n).then_some(first + lane))
+            Vector::new(i * LANES, |lane| (first + lane < end).then_some(first + lane))
         };
         let both = [vector(0), vector(1)];
         let vectors = &both[..count.div_ceil(LANES)];
         let walk = Walk { planes: steps, plane: self.columns(), taps: &[0] };
         let (mut at, mut numbers) = (0, [[0f32; LANES]; ROWS]);
-        self.prefetch(panels.first(), (column, count), result);
+        self.prefetch(panels.first(), (column, count), place);
         for (i, (row, rows)) in panels.iter().enumerate() {
-            self.prefetch(panels.get(i + 1), (column, count), result);
+            self.prefetch(panels.get(i + 1), (column, count), place);
             let start = match base {
                 Base::Zero => Start::Rows(&[[0.0; LANES]; ROWS]),
                 Base::There => Start::There,
-                Base::Columns(base) => Start::Columns(base),
+                Base::Columns(base) => Start::Columns(&base[place.column..]),
                 Base::Rows(base) => {
                     for (numbers, base) in numbers.iter_mut().zip(&base[*row..row + rows]) {
                         *numbers = [*base; LANES];
@@ -251,8 +336,8 @@ impl Product<'_> {
                 rows: *rows,
                 a: &left[at..],
                 start,
-                out: result.pointer(row * self.n, rows * self.n - 1),
-                out_row: self.n,
+                out: place.rows(*row, *rows),
+                out_row: place.stride,
             };
             // SAFETY: the vectors have only elements of this job.
             unsafe { block::run(&panel, right, walk, vectors) };

@@ -7,7 +7,7 @@ pub(super) const SIDE: usize = 8;
 
 /// Of `rows` rows (at most 16) of `len` elements, `from` apart: element j of row i to element i of the row j of `out`,
 /// `to` apart.
-pub(super) fn transpose(
+pub(crate) fn transpose(
     unit: Unit,
     data: &[f32],
     from: usize,

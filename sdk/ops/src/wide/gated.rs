@@ -1,0 +1,101 @@
+//! Products whose result is halved at once: each number of its first half of columns is combined with that of its second.
+
+use super::Unit;
+use super::product::{Base, Panels, Place, Product, Right};
+use crate::host::{Shared, blocks, scratch};
+use crate::stored::Stored;
+use rayon::prelude::*;
+
+/// Columns of the result that a job computes before it combines them: with their rows they stay in the second cache.
+const COLUMNS: usize = 64;
+
+/// y (m, n / 2): `combine(value, gate, y)` of the first and the second half of each row of left (m, k) right (k, n), to which
+/// the base (n) is added. It is called with some neighbouring numbers of a row.
+///
+/// # Safety
+/// Nobody else accesses the result. Its numbers are not read.
+pub(crate) unsafe fn multiply_gated(
+    unit: Unit,
+    y: Shared,
+    base: &[f32],
+    left: Stored,
+    weight: Stored,
+    (n, k): (usize, usize),
+    combine: impl Fn(&[f32], &[f32], &mut [f32]) + Sync,
+) {
+    assert!(base.len() == n && n.is_multiple_of(2), "{} numbers for {n} columns", base.len());
+    let product = Product { unit, n, k, base: Base::Columns(base), left, right: Right::Transposed(weight) };
+    let gated = Gated { product, combine };
+    let width = (gated.product.width() / 2).next_multiple_of(COLUMNS);
+    for (first, count) in blocks(n / 2, width) {
+        // SAFETY: the caller's promise.
+        unsafe { gated.columns((first, count), y) };
+    }
+}
+
+struct Gated<'a, F> {
+    product: Product<'a>,
+    combine: F,
+}
+
+impl<F: Fn(&[f32], &[f32], &mut [f32]) + Sync> Gated<'_, F> {
+    /// Computes `count` columns of the result, from `first` on.
+    ///
+    /// # Safety
+    /// As [`multiply_gated`].
+    unsafe fn columns(&self, (first, count): (usize, usize), y: Shared) {
+        let p = &self.product;
+        let (panels, groups) = p.groups();
+        let steps = p.unit.steps(p.k);
+        let words = if groups.len() > 1 { count.next_multiple_of(p.columns()) * steps } else { 0 };
+        scratch(2 * words, |packed| {
+            let (values, gates) = packed.split_at_mut(words);
+            p.pack_right(first, values);
+            p.pack_right(p.n / 2 + first, gates);
+            let packed = [&*values, &*gates].map(|p| (words > 0).then_some(p));
+            p.jobs(&groups, count).into_par_iter().for_each(|((panel, panel_count), (column, count))| {
+                let packed = packed.map(|p| p.map(|p| &p[column * steps..]));
+                let panels = &panels[panel..panel + panel_count];
+                // SAFETY: each job has its own rows and columns of the result.
+                unsafe { self.job(panels, (first + column, count), packed, y) };
+            });
+        });
+    }
+
+    /// The rows of some panels, of `count` columns from `column` on. `packed` are both halves' laid out, if they are.
+    ///
+    /// # Safety
+    /// Nobody else accesses these elements of the result.
+    unsafe fn job(
+        &self,
+        panels: Panels,
+        (column, count): (usize, usize),
+        packed: [Option<&[f32]>; 2],
+        y: Shared,
+    ) {
+        let p = &self.product;
+        let (half, steps, depths) = (p.n / 2, p.unit.steps(p.k), p.depths());
+        let (row, rows) = (panels[0].0, panels.iter().map(|p| p.1).sum::<usize>());
+        scratch(rows * (steps + 2 * COLUMNS) + p.own(packed[0]), |memory| {
+            let (left, memory) = memory.split_at_mut(rows * steps);
+            let (both, right) = memory.split_at_mut(2 * rows * COLUMNS);
+            p.pack_left(panels, &depths, left);
+            for (at, width) in blocks(count, COLUMNS) {
+                for (side, part) in both.chunks_exact_mut(rows * COLUMNS).enumerate() {
+                    let column = side * half + column + at;
+                    let place = Place { memory: Shared::new(part), row, column, stride: COLUMNS };
+                    let packed = packed[side].map(|p| &p[at * steps..]);
+                    // SAFETY: the place is this job's.
+                    unsafe { p.add_depths(panels, &depths, left, (column, width), (packed, right), place) };
+                }
+                let (values, gates) = both.split_at(rows * COLUMNS);
+                let rows = values.chunks_exact(COLUMNS).zip(gates.chunks_exact(COLUMNS)).enumerate();
+                for (i, (value, gate)) in rows {
+                    // SAFETY: the caller's promise.
+                    let y = unsafe { y.slice((row + i) * half + column + at, width) };
+                    (self.combine)(&value[..width], &gate[..width], y);
+                }
+            }
+        });
+    }
+}
