@@ -1,5 +1,6 @@
 //! Multi-head scaled dot-product attention.
 
+mod backward;
 mod flash;
 mod online;
 #[cfg(test)]
@@ -8,12 +9,10 @@ mod strip;
 mod tiles;
 
 use crate::composed;
-use crate::host::{self, Shared, blocks, scratch};
-use crate::matmul::{Mat, Target, product};
-use crate::simd::{dot, exp, multiversion};
+use crate::host;
 use crate::wide::Unit;
+use backward::{Operands, backward};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
 use std::sync::OnceLock;
 
 /// softmax(Q Kᵀ / sqrt(D)) V for each head ("Attention Is All You Need", Vaswani et al. 2017).
@@ -73,47 +72,9 @@ impl Dims {
         (b * rows + row) * self.channels() + h * self.width
     }
 
-    fn query<'a>(&self, data: &'a [f32], head: usize, row: usize) -> Mat<'a> {
-        Mat::rows(&data[self.at(head, row, self.queries)..], self.channels())
-    }
-
-    fn key<'a>(&self, data: &'a [f32], head: usize, row: usize) -> Mat<'a> {
-        Mat::rows(&data[self.at(head, row, self.keys)..], self.channels())
-    }
-
-    fn query_target(&self, memory: Shared, head: usize, row: usize) -> Target {
-        Target { memory, start: self.at(head, row, self.queries), row_stride: self.channels() }
-    }
-
-    fn key_target(&self, memory: Shared, head: usize, row: usize) -> Target {
-        Target { memory, start: self.at(head, row, self.keys), row_stride: self.channels() }
-    }
-
     /// The first keys that a query sees.
     fn seen(&self, query: usize) -> usize {
         if self.causal { query + 1 } else { self.keys }
-    }
-
-    /// Rows of one head, (keys, D), as (D, keys).
-    fn transpose_head(&self, data: &[f32], head: usize, out: &mut [f32]) {
-        let start = self.at(head, 0, self.keys);
-        for (row, data) in data[start..].chunks(self.channels()).take(self.keys).enumerate() {
-            for (column, value) in data[..self.width].iter().enumerate() {
-                out[column * self.keys + row] = *value;
-            }
-        }
-    }
-}
-
-multiversion! {
-    /// From a row of scores and of the gradients of their weights: the weights, and the gradients of the scores before
-    /// their scale. `log` is the logarithm of the sum of the scores' exponentials, `total` the sum of weights times
-    /// gradients.
-    fn weights_row(p: &mut [f32], d: &mut [f32], log: f32, total: f32, scale: f32) {
-        for (p, d) in p.iter_mut().zip(d) {
-            *p = exp::<FUSED>(*p - log);
-            *d = scale * *p * (*d - total);
-        }
     }
 }
 
@@ -121,79 +82,6 @@ struct Attention {
     dims: Dims,
     /// Of each head's each query: the logarithm of the sum of the exponentials of its scores.
     logs: OnceLock<Vec<f32>>,
-}
-
-/// Queries and keys of a tile: two of them stay in the cache of one core.
-const TILE: (usize, usize) = (128, 512);
-
-/// What the backward pass reads.
-struct Operands<'a> {
-    q: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
-    output: &'a [f32],
-    grad: &'a [f32],
-}
-
-impl Attention {
-    /// Gradients of q, k, v of one head.
-    fn head_back(&self, head: usize, o: &Operands, logs: &[f32], [dq, dk, dv]: [Shared; 3]) {
-        let d = &self.dims;
-        let (tile_rows, tile_keys) = (TILE.0.min(d.queries), TILE.1.min(d.keys));
-        let (heads, tile) = (d.width * d.keys, tile_rows * tile_keys);
-        scratch(2 * heads + 2 * tile, |memory| {
-            let (kt, memory) = memory.split_at_mut(heads);
-            let (vt, memory) = memory.split_at_mut(heads);
-            let (p, ds) = memory.split_at_mut(tile);
-            d.transpose_head(o.k, head, kt);
-            d.transpose_head(o.v, head, vt);
-            for (start, rows) in blocks(d.queries, tile_rows) {
-                let (q, grad) = (d.query(o.q, head, start), d.query(o.grad, head, start));
-                let totals = self.totals(head, o, start, rows);
-                for (first, keys) in blocks(d.keys, tile_keys) {
-                    let size = (rows, keys, d.width);
-                    // SAFETY: scratch is this thread's own; the rows of this head in dq, dk, dv belong to this task.
-                    unsafe {
-                        let (kt, vt) = (Mat::rows(&kt[first..], d.keys), Mat::rows(&vt[first..], d.keys));
-                        product(Target::own(p, keys), false, size, q, kt, d.scale());
-                        product(Target::own(ds, keys), false, size, grad, vt, 1.0);
-                    }
-                    let (p, ds) = (&mut p[..rows * keys], &mut ds[..rows * keys]);
-                    let tile_rows = p.chunks_exact_mut(keys).zip(ds.chunks_exact_mut(keys));
-                    for (row, (p, ds)) in tile_rows.enumerate() {
-                        let seen = d.seen(start + row).saturating_sub(first).min(keys);
-                        weights_row(
-                            &mut p[..seen],
-                            &mut ds[..seen],
-                            logs[start + row],
-                            totals[row],
-                            d.scale(),
-                        );
-                        p[seen..].fill(0.0);
-                        ds[seen..].fill(0.0);
-                    }
-                    let (p, ds, size) = (Mat::rows(p, keys), Mat::rows(ds, keys), (keys, d.width, rows));
-                    // SAFETY: as above.
-                    unsafe {
-                        product(d.key_target(dv, head, first), start > 0, size, p.t(), grad, 1.0);
-                        product(d.key_target(dk, head, first), start > 0, size, ds.t(), q, 1.0);
-                        let (target, key) = (d.query_target(dq, head, start), d.key(o.k, head, first));
-                        product(target, first > 0, (rows, d.width, keys), ds, key, 1.0);
-                    }
-                }
-            }
-        });
-    }
-
-    /// The sum of weights times their gradients of each query, which is that of results times gradients.
-    fn totals(&self, head: usize, o: &Operands, start: usize, rows: usize) -> Vec<f32> {
-        let d = &self.dims;
-        let row = |row: usize| {
-            let range = d.at(head, row, d.queries)..d.at(head, row, d.queries) + d.width;
-            dot(&o.output[range.clone()], &o.grad[range])
-        };
-        (start..start + rows).map(row).collect()
-    }
 }
 
 impl CustomOp3 for Attention {
@@ -230,22 +118,13 @@ impl CustomOp3 for Attention {
         let _span = crate::span!("attention.backward", q = ?q.dims(), k = ?k.dims(), heads = self.dims.heads);
         let name = self.name();
         let Some(logs) = self.logs.get() else { bail!("attention: backward before forward") };
-        let queries = self.dims.queries;
-        let mut dq = vec![0f32; q.elem_count()];
-        let mut dk = vec![0f32; k.elem_count()];
-        let mut dv = vec![0f32; v.elem_count()];
-        let targets = [Shared::new(&mut dq), Shared::new(&mut dk), Shared::new(&mut dv)];
-        let all = |o: &Operands| {
-            let heads = (0..self.dims.batch * self.dims.heads).into_par_iter();
-            heads.for_each(|head| self.head_back(head, o, &logs[head * queries..][..queries], targets));
-        };
-        host::with(q, name, |q| {
+        let [dq, dk, dv] = host::with(q, name, |q| {
             host::with(k, name, |k| {
                 host::with(v, name, |v| {
                     host::with(res, name, |output| {
                         host::with(grad, name, |grad| {
-                            all(&Operands { q, k, v, output, grad });
-                            Ok(())
+                            let operands = Operands { q, k, v, output, grad, logs };
+                            Ok(backward(Unit::f32(), &self.dims, &operands))
                         })
                     })
                 })

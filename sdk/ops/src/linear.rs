@@ -182,7 +182,7 @@ pub(crate) fn parallel_product<'a>(
     jobs.into_par_iter().for_each(|((row, rows), (col, cols))| {
         let target = Target { memory, start: row * n + col, row_stride: n };
         // SAFETY: each job has its own block of the result.
-        unsafe { product(target, accumulate, (rows, cols, k), a(row), b(col), 1.0) }
+        unsafe { product(target, accumulate, (rows, cols, k), a(row), b(col)) }
     });
 }
 

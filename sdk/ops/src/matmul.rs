@@ -42,7 +42,7 @@ impl Target {
     }
 }
 
-/// `target = scale * a b`, or `target += scale * a b`; a is m x k, b is k x n.
+/// `target = a b`, or `target += a b`; a is m x k, b is k x n.
 ///
 /// # Safety
 /// No other task reads or writes the target's elements during the call.
@@ -52,7 +52,6 @@ pub(crate) unsafe fn product(
     (m, n, k): (usize, usize, usize),
     a: Mat,
     b: Mat,
-    scale: f32,
 ) {
     if m == 0 || n == 0 || k == 0 {
         return;
@@ -77,7 +76,7 @@ pub(crate) unsafe fn product(
             b.col_stride as isize,
             b.row_stride as isize,
             1.0,
-            scale,
+            1.0,
             false,
             false,
             false,

@@ -69,27 +69,9 @@ impl Tiles {
             // SAFETY: as above.
             let values = unsafe { memory.slice(start + self.keys * self.width, len) };
             let from = d.at(head + i, tile.first, d.keys);
-            self.pack_keys(tile, &k[from..], d.channels(), keys);
-            self.pack_values(tile, &v[from..], d.channels(), values);
+            pack_rows(self.unit, &tile.panels, self.width, &k[from..], d.channels(), keys);
+            pack_channels(&self.channels, tile.keys, &v[from..], d.channels(), values);
         });
-    }
-
-    /// Panels of keys, with a step for each channel.
-    fn pack_keys(&self, tile: &Tile, k: &[f32], stride: usize, out: &mut [f32]) {
-        for (key, count) in &tile.panels {
-            let rows = Rows { data: Stored::F32(k), first: key * stride, stride, taps: 1 };
-            pack::panel(self.unit, rows, *count, (0, self.width), &mut out[key * self.width..], *count);
-        }
-    }
-
-    /// Panels of channels, with a step for each key.
-    fn pack_values(&self, tile: &Tile, v: &[f32], stride: usize, out: &mut [f32]) {
-        for (channel, count) in &self.channels {
-            let out = out[channel * tile.keys..][..count * tile.keys].chunks_exact_mut(*count);
-            for (out, row) in out.zip(v[*channel..].chunks(stride)) {
-                out.copy_from_slice(&row[..*count]);
-            }
-        }
     }
 
     /// A panel of keys, of the words of a head: (width, panel's keys).
@@ -110,5 +92,36 @@ impl Tiles {
         (channel, count): (usize, usize),
     ) -> &'a [f32] {
         &head[(self.keys + tile.first) * self.width + channel * tile.keys..][..count * tile.keys]
+    }
+}
+
+/// Panels of rows, with a step for each of `width` channels. Rows are `stride` numbers apart.
+pub(super) fn pack_rows(
+    unit: Unit,
+    panels: &[(usize, usize)],
+    width: usize,
+    data: &[f32],
+    stride: usize,
+    out: &mut [f32],
+) {
+    for (row, count) in panels {
+        let rows = Rows { data: Stored::F32(data), first: row * stride, stride, taps: 1 };
+        pack::panel(unit, rows, *count, (0, width), &mut out[row * width..], *count);
+    }
+}
+
+/// Panels of channels, with a step for each of `rows` rows, which are `stride` numbers apart.
+pub(super) fn pack_channels(
+    panels: &[(usize, usize)],
+    rows: usize,
+    data: &[f32],
+    stride: usize,
+    out: &mut [f32],
+) {
+    for (channel, count) in panels {
+        let out = out[channel * rows..][..count * rows].chunks_exact_mut(*count);
+        for (out, row) in out.zip(data[*channel..].chunks(stride)) {
+            out.copy_from_slice(&row[..*count]);
+        }
     }
 }

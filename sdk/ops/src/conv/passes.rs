@@ -99,7 +99,7 @@ fn forward_tiles(g: &Geometry, x: &[f32], weight: Stored, bias: &[f32]) -> Vec<f
             };
             g.unroll(image, row..row + rows, columns);
             // SAFETY: as above.
-            unsafe { product(target, true, (count, n, depth), kernel, Mat::rows(columns, n), 1.0) }
+            unsafe { product(target, true, (count, n, depth), kernel, Mat::rows(columns, n)) }
         });
     });
     y
@@ -152,7 +152,7 @@ fn folded_gradient(g: &Geometry, gy: &[f32], weight: Stored) -> Vec<f32> {
                 let grad = Mat::rows(&gy[b * g.co * pixels + row * g.ow..], pixels);
                 let columns = &mut columns[..width * n];
                 // SAFETY: the scratch memory is this thread's own.
-                unsafe { product(Target::own(columns, n), false, (width, n, g.co), kernel.t(), grad, 1.0) };
+                unsafe { product(Target::own(columns, n), false, (width, n, g.co), kernel.t(), grad) };
                 g.fold(columns, row..row + rows, image);
             }
         });
@@ -176,7 +176,7 @@ pub(super) fn weight_gradient(g: &Geometry, gy: &[f32], x: &[f32]) -> Vec<f32> {
                     g.unroll(image, row..row + rows, columns);
                     let size = (g.co, count * taps, n);
                     // SAFETY: these columns of the gradient belong to this job.
-                    unsafe { product(target, b + row > 0, size, grad, Mat::rows(columns, n).t(), 1.0) };
+                    unsafe { product(target, b + row > 0, size, grad, Mat::rows(columns, n).t()) };
                 });
             }
         }

@@ -1,7 +1,7 @@
 //! Products whose result is halved at once: each number of its first half of columns is combined with that of its second.
 
-use super::Unit;
-use super::product::{Base, Panels, Place, Product, Right};
+use super::product::{Base, PANELS, Panels, Place, Product, Right};
+use super::{Unit, even_blocks};
 use crate::host::{Shared, blocks, scratch};
 use crate::stored::Stored;
 use rayon::prelude::*;
@@ -45,7 +45,8 @@ impl<F: Fn(&[f32], &[f32], &mut [f32]) + Sync> Gated<'_, F> {
     /// As [`multiply_gated`].
     unsafe fn columns(&self, (first, count): (usize, usize), y: Shared) {
         let p = &self.product;
-        let (panels, groups) = p.groups();
+        let panels = p.panels();
+        let groups = even_blocks(panels.len(), PANELS);
         let steps = p.unit.steps(p.k);
         let words = if groups.len() > 1 { count.next_multiple_of(p.columns()) * steps } else { 0 };
         scratch(2 * words, |packed| {

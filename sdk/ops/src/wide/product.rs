@@ -9,7 +9,7 @@ use crate::stored::Stored;
 use rayon::prelude::*;
 
 /// Panels of the left side that a job lays out: with the unit's depth they stay in the cache of one core.
-const PANELS: usize = 24;
+pub(super) const PANELS: usize = 24;
 
 /// Depths of the unit that are laid out of these panels: with them they stay in its second cache, and what is added to the
 /// result at each depth is there for the next.
@@ -84,6 +84,9 @@ pub(crate) unsafe fn multiply_to(
 /// Some rows of the left side: (first, count) of each panel.
 pub(super) type Panels<'a> = &'a [(usize, usize)];
 
+/// What is computed by one thread: the (first, count) of panels, and of columns.
+pub(super) type Job = ((usize, usize), (usize, usize));
+
 pub(super) struct Product<'a> {
     pub(super) unit: Unit,
     pub(super) n: usize,
@@ -120,19 +123,13 @@ impl Product<'_> {
         (RIGHT / self.unit.steps(self.k) / self.columns()).max(1) * self.columns()
     }
 
-    /// All panels of the left side, and those that a job takes: (first, count) of them.
-    pub(super) fn groups(&self) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
-        let panels = self.unit.panels(self.left.len() / self.k);
-        let groups = even_blocks(panels.len(), PANELS);
-        (panels, groups)
+    /// Panels of the left side.
+    pub(super) fn panels(&self) -> Vec<(usize, usize)> {
+        self.unit.panels(self.left.len() / self.k)
     }
 
-    /// Of each job its group, and the (first, count) of `count` columns.
-    pub(super) fn jobs(
-        &self,
-        groups: &[(usize, usize)],
-        count: usize,
-    ) -> Vec<((usize, usize), (usize, usize))> {
+    /// Cuts `count` columns of the panels' groups into jobs.
+    pub(super) fn jobs(&self, groups: &[(usize, usize)], count: usize) -> Vec<Job> {
         let each = host::wanted_jobs().div_ceil(groups.len());
         let width = count.div_ceil(each).next_multiple_of(self.columns());
         groups.iter().flat_map(|g| blocks(count, width).into_iter().map(move |c| (*g, c))).collect()
@@ -143,7 +140,8 @@ impl Product<'_> {
     /// # Safety
     /// Nobody else accesses the result.
     unsafe fn add_columns(&self, (first, count): (usize, usize), y: Shared) {
-        let (panels, groups) = self.groups();
+        let panels = self.panels();
+        let groups = even_blocks(panels.len(), PANELS);
         let (columns, steps) = (self.columns(), self.unit.steps(self.k));
         // Of use to more than one job: laid out once for all of them.
         let packed = if groups.len() > 1 { count.next_multiple_of(columns) * steps } else { 0 };
