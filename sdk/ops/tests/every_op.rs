@@ -27,7 +27,7 @@ fn checks() -> BTreeMap<&'static str, (Vec<Tensor>, Op)> {
     let affine = || inputs(&[&[2, 4, 3, 5], &[4], &[4]]);
     let rows = || inputs(&[&[3, 6], &[5, 6], &[5]]);
     let kernel = || inputs(&[&[2, 4, 3, 5], &[3, 4, 3, 3], &[3]]);
-    let all: [(&'static str, Vec<Tensor>, Op); 20] = [
+    let all: [(&'static str, Vec<Tensor>, Op); 21] = [
         ("add_scaled", inputs(&[&[2, 3, 4], &[2, 3, 4]]), |t| add_scaled(&t[0], &t[1], 0.2)),
         ("attention", inputs(&[&[1, 3, 6], &[1, 4, 6], &[1, 4, 6]]), |t| {
             attention(&t[0], &t[1], &t[2], 2, false)
@@ -57,6 +57,7 @@ fn checks() -> BTreeMap<&'static str, (Vec<Tensor>, Op)> {
         ("quick_gelu", image(), |t| quick_gelu(&t[0])),
         ("silu", image(), |t| silu(&t[0])),
         ("softmax", inputs(&[&[3, 6]]), |t| softmax(&t[0])),
+        ("transposed", inputs(&[&[2, 3, 4]]), |t| transposed(&t[0])),
         ("upsample_nearest", image(), |t| upsample_nearest(&t[0], 6, 9)),
     ];
     all.into_iter().map(|(name, inputs, op)| (name, (inputs, op))).collect()
