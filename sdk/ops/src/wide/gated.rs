@@ -100,3 +100,51 @@ impl<F: Fn(&[f32], &[f32], &mut [f32]) + Sync> Gated<'_, F> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gradcheck::pseudo_normal;
+    use crate::host;
+    use crate::wide::product::multiply;
+    use half::bf16;
+
+    #[test]
+    fn the_bits_are_those_of_the_whole_product_combined_afterwards_in_every_unit() {
+        let sizes = [
+            (1, 1, 1),
+            (7, 7, 5),
+            (14, 16, 16),
+            (77, 70, 513),
+            (300, 33, 1030),
+            (200, 130, 2),
+            (20, 64, 1300),
+        ];
+        for (m, half, k) in sizes {
+            let n = 2 * half;
+            let numbers = |seed, count: usize| pseudo_normal(seed, count, 1.0).to_vec1::<f32>().unwrap();
+            let (x, w, base) = (numbers(1, m * k), numbers(2, n * k), numbers(3, n));
+            let b: Vec<bf16> = w.iter().map(|v| bf16::from_f32(*v)).collect();
+            let combine = |value: &[f32], gate: &[f32], y: &mut [f32]| {
+                for ((y, value), gate) in y.iter_mut().zip(value).zip(gate) {
+                    *y = value - 3.0 * gate;
+                }
+            };
+            for (unit, weight) in
+                Unit::all().into_iter().flat_map(|u| [(u, Stored::F32(&w)), (u, Stored::BF16(&b))])
+            {
+                let (mut whole, mut want) = (vec![0f32; m * n], vec![0f32; m * half]);
+                let (left, right) = (Stored::F32(&x), Right::Transposed(weight));
+                multiply(unit, &mut whole, Base::Columns(&base), left, right, (n, k));
+                for (row, want) in whole.chunks_exact(n).zip(want.chunks_exact_mut(half)) {
+                    combine(&row[..half], &row[half..], want);
+                }
+                // SAFETY: every number is written.
+                let got = unsafe {
+                    host::written(m * half, |y| multiply_gated(unit, y, &base, left, weight, (n, k), combine))
+                };
+                assert_eq!(got, want, "{unit:?}: {m} {half} {k}");
+            }
+        }
+    }
+}
