@@ -16,8 +16,7 @@ use rayon::prelude::*;
 ///
 /// `x` is (..., inputs), `weight` (2 n, inputs), `bias` (2 n); the result is (..., n) in x's dtype. The layer's result is
 /// never there as a whole: forward it goes through the GELU block by block, and the way back computes it again for some rows
-/// at a time. Where the weight or the bias is part of
-/// the graph, one operation follows the other.
+/// at a time. Where the weight or the bias is part of the graph, one operation follows the other.
 pub fn linear_geglu_for<'a>(
     need: Need,
     x: &Tensor,
