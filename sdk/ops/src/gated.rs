@@ -54,17 +54,23 @@ struct Gated {
 }
 
 impl Gated {
-    /// Lends the layer's result for some rows of `x` after the others to `f`: the first row, the numbers of all.
-    fn by_parts(&self, x: &[f32], weight: Stored, mut f: impl FnMut(usize, &mut [f32])) {
-        let width = self.bias.len();
+    /// The gradient of `x`, (rows, inputs), given that of the result, for some rows after the others: dx is overwritten.
+    fn input_gradient(&self, dx: &mut [f32], x: &[f32], g: &[f32], weight: Stored) {
+        let (width, half) = (self.bias.len(), self.bias.len() / 2);
         let inputs = weight.len() / width;
         let all = x.len() / inputs;
         // Not scratch memory: that would stay.
         let mut part = vec![0f32; ROWS.min(all) * width];
         for (first, rows) in blocks(all, ROWS) {
-            let (h, x) = (&mut part[..rows * width], &x[first * inputs..][..rows * inputs]);
+            let (h, of) = (&mut part[..rows * width], first * inputs..(first + rows) * inputs);
+            let (x, dx) = (&x[of.clone()], &mut dx[of]);
             times_transposed(h, Some(&self.bias), x, weight, (width, inputs), self.products);
-            f(first, h);
+            let g = g[first * half..].par_chunks(half);
+            h.par_chunks_mut(width).zip(g).for_each(|(h, g)| {
+                let (value, gate) = h.split_at_mut(half);
+                geglu_row_back(value, gate, g);
+            });
+            times(dx, h, weight, (width, inputs));
         }
     }
 }
@@ -100,22 +106,11 @@ impl CustomOp1 for Gated {
 
     fn bwd(&self, x: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let _span = crate::span!("linear_geglu.backward", x = ?x.dims());
-        let width = self.bias.len();
-        let half = width / 2;
         let mut dx = vec![0f32; x.elem_count()];
         host::with(x, NAME, |x| {
             host::with(grad, NAME, |g| {
                 stored::with(&self.weight, NAME, |weight| {
-                    let inputs = weight.len() / width;
-                    self.by_parts(x, weight, |first, h| {
-                        let g = g[first * half..].par_chunks(half);
-                        h.par_chunks_mut(width).zip(g).for_each(|(h, g)| {
-                            let (value, gate) = h.split_at_mut(half);
-                            geglu_row_back(value, gate, g);
-                        });
-                        let dx = &mut dx[first * inputs..][..h.len() / width * inputs];
-                        times(dx, h, weight, (width, inputs));
-                    });
+                    self.input_gradient(&mut dx, x, g, weight);
                     Ok(())
                 })
             })

@@ -107,8 +107,12 @@ pub(crate) fn scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     // Taken out of the cell, not borrowed: a nested call on the same thread then gets memory of its own. As the outer call
     // gives its memory back last, it is the first to be taken again.
     let mut memory = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
-    if memory.len() < len.div_ceil(16) {
-        memory.resize(len.div_ceil(16), Line([0.0; 16]));
+    let lines = len.div_ceil(16);
+    if memory.len() < lines {
+        // No more than is asked for: growing by itself, a vector takes up to twice as much, and copies what nobody reads.
+        memory = Vec::new();
+        memory.reserve_exact(lines);
+        memory.resize(lines, Line([0.0; 16]));
     }
     // SAFETY: lines are floats without gaps, and there are enough of them.
     let result = f(unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), len) });

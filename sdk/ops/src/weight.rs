@@ -114,6 +114,23 @@ impl Frozen {
         self.stored().whole(|numbers| Tensor::from_slice(numbers, self.shape.clone(), &Device::Cpu))
     }
 
+    /// Some rows of a table (rows, width), in f32: (ids, width).
+    ///
+    /// # Errors
+    /// A row that it does not have; another rank.
+    pub fn rows(&self, ids: &[u32]) -> Result<Tensor> {
+        let (rows, width) = self.shape.dims2()?;
+        let table = self.stored();
+        let mut out = vec![0f32; ids.len() * width];
+        for (i, id) in ids.iter().enumerate() {
+            if *id as usize >= rows {
+                bail!("row {id} of {rows}")
+            }
+            table.widen(*id as usize * width, &mut out[i * width..][..width]);
+        }
+        Tensor::from_vec(out, (ids.len(), width), &Device::Cpu)
+    }
+
     pub(crate) fn stored(&self) -> Stored<'_> {
         let bytes = &(*self.memory).as_ref()[self.bytes.clone()];
         // SAFETY: any bits are a number. `new` has checked that nothing lies before the first.

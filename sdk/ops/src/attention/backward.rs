@@ -6,12 +6,12 @@
 //! queries are they transposed. The gradients come as (channels, keys) and (channels, queries).
 
 use super::Dims;
+use super::strip::Right;
 use super::tiles::{pack_channels, pack_rows};
 use crate::host::{Shared, blocks, scratch};
 use crate::simd::{dot, exp, multiversion, scale};
 use crate::stored::Stored;
 use crate::wide::pack::{self, Rows};
-use crate::wide::tile::{self, Walk};
 use crate::wide::transpose::transpose;
 use crate::wide::{LANES, Unit, even_blocks};
 use rayon::prelude::*;
@@ -98,16 +98,6 @@ struct Scores<'a> {
     p: &'a mut [f32],
     ds: &'a mut [f32],
     turned: &'a mut [f32],
-}
-
-/// Vectors of 16 columns of a right side, `apart` words from each other; the steps of each are `plane` words apart.
-#[derive(Clone, Copy)]
-struct Right<'a> {
-    words: &'a [f32],
-    vectors: usize,
-    apart: usize,
-    plane: usize,
-    steps: usize,
 }
 
 /// Cuts pieces off scratch memory.
@@ -309,33 +299,11 @@ impl Pass<'_> {
         out: &mut [f32],
         pitch: usize,
     ) {
-        const ZEROS: [f32; LANES] = [0.0; LANES];
-        let rows: usize = panels.iter().map(|p| p.1).sum();
-        let walk = Walk { planes: right.steps, plane: right.plane, taps: &[0] };
-        assert!(left.len() >= rows * right.steps, "{rows} rows of {} words", left.len());
-        assert!(
-            right.words.len() >= (right.vectors - 1) * right.apart + walk.reach(),
-            "{} words",
-            right.words.len()
-        );
-        assert!(
-            out.len() >= (rows - 1) * pitch + right.vectors * LANES,
-            "{rows} rows to {} words",
-            out.len()
-        );
-        for vector in (0..right.vectors).step_by(self.unit.vectors()) {
-            let count = self.unit.vectors().min(right.vectors - vector);
-            let both = [vector, vector + count - 1];
-            let b = both.map(|v| right.words[v * right.apart..].as_ptr());
+        for (vector, vectors) in blocks(right.vectors, self.unit.vectors()) {
+            let right = Right { words: &right.words[vector * right.apart..], vectors, ..right };
             for (row, rows) in panels {
-                let out = both.map(|v| out[row * pitch + v * LANES..].as_mut_ptr());
-                let (start, start_row) =
-                    if add { (out.map(<*mut f32>::cast_const), pitch) } else { ([ZEROS.as_ptr(); 2], 0) };
-                let a = left[row * right.steps..].as_ptr();
-                let tile = tile::Tile { a, b, start, start_row, out, out_row: pitch };
-                // SAFETY: all sides have the words of every step, row and vector, by the assertions; `out` is borrowed
-                // exclusively.
-                unsafe { tile::run(self.unit, *rows, count, &tile, walk) };
+                let to = &mut out[row * pitch + vector * LANES..];
+                right.run(self.unit, (*rows, &left[row * right.steps..]), add, to, (pitch, LANES));
             }
         }
     }

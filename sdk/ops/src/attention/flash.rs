@@ -7,7 +7,7 @@
 
 use super::Dims;
 use super::online::{Lanes, Online, scale_lanes};
-use super::strip::Product;
+use super::strip::Right;
 use super::tiles::{Tile, Tiles};
 use crate::host::{self, Shared, blocks, scratch};
 use crate::simd::scale;
@@ -156,11 +156,16 @@ impl Pass<'_> {
                 scale_lanes(sums, factors);
             }
         }
-        let product =
-            Product { unit: self.unit, vectors: group.vectors(), steps: seen, right: scores, apart };
-        for panel in &self.tiles.channels {
-            let values = self.tiles.value_panel(packed, tile, *panel);
-            product.run(panel.1, values, true, &mut group.sums[panel.0 * LANES..], width);
+        let weights = Right { words: scores, vectors: group.vectors(), apart, plane: LANES, steps: seen };
+        for (channel, count) in &self.tiles.channels {
+            let values = self.tiles.value_panel(packed, tile, (*channel, *count));
+            weights.run(
+                self.unit,
+                (*count, values),
+                true,
+                &mut group.sums[channel * LANES..],
+                (LANES, width),
+            );
         }
     }
 
@@ -168,16 +173,17 @@ impl Pass<'_> {
     fn score(&self, group: &Group, tile: &Tile, packed: &[f32], seen: usize, scores: &mut [f32]) {
         let apart = self.tiles.largest() * LANES;
         for (channel, steps) in even_blocks(self.d.width, self.unit.depth()) {
-            let product = Product {
-                unit: self.unit,
+            let queries = Right {
+                words: &group.queries[channel * LANES..],
                 vectors: group.vectors(),
-                steps,
-                right: &group.queries[channel * LANES..],
                 apart: self.d.width * LANES,
+                plane: LANES,
+                steps,
             };
-            for panel in tile.panels.iter().take_while(|p| p.0 < seen) {
-                let keys = &self.tiles.key_panel(packed, tile, *panel)[channel * panel.1..];
-                product.run(panel.1, keys, channel > 0, &mut scores[panel.0 * LANES..], apart);
+            for (key, count) in tile.panels.iter().take_while(|p| p.0 < seen) {
+                let keys = &self.tiles.key_panel(packed, tile, (*key, *count))[channel * count..];
+                let to = &mut scores[key * LANES..];
+                queries.run(self.unit, (*count, keys), channel > 0, to, (LANES, apart));
             }
         }
     }

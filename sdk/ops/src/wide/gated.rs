@@ -1,10 +1,9 @@
 //! Products whose result is halved at once: each number of its first half of columns is combined with that of its second.
 
-use super::product::{Base, PANELS, Panels, Place, Product, Right};
-use super::{Unit, even_blocks};
+use super::Unit;
+use super::product::{Base, Panels, Place, Product, Right};
 use crate::host::{Shared, blocks, scratch};
 use crate::stored::Stored;
-use rayon::prelude::*;
 
 /// Columns of the result that a job computes before it combines them: with their rows they stay in the second cache.
 const COLUMNS: usize = 64;
@@ -44,22 +43,10 @@ impl<F: Fn(&[f32], &[f32], &mut [f32]) + Sync> Gated<'_, F> {
     /// # Safety
     /// As [`multiply_gated`].
     unsafe fn columns(&self, (first, count): (usize, usize), y: Shared) {
-        let p = &self.product;
-        let panels = p.panels();
-        let groups = even_blocks(panels.len(), PANELS);
-        let steps = p.unit.steps(p.k);
-        let words = if groups.len() > 1 { count.next_multiple_of(p.columns()) * steps } else { 0 };
-        scratch(2 * words, |packed| {
-            let (values, gates) = packed.split_at_mut(words);
-            p.pack_right(first, values);
-            p.pack_right(p.n / 2 + first, gates);
-            let packed = [&*values, &*gates].map(|p| (words > 0).then_some(p));
-            p.jobs(&groups, count).into_par_iter().for_each(|((panel, panel_count), (column, count))| {
-                let packed = packed.map(|p| p.map(|p| &p[column * steps..]));
-                let panels = &panels[panel..panel + panel_count];
-                // SAFETY: each job has its own rows and columns of the result.
-                unsafe { self.job(panels, (first + column, count), packed, y) };
-            });
+        let firsts = [first, self.product.n / 2 + first];
+        self.product.in_jobs(firsts, count, |panels, (column, count), packed| {
+            // SAFETY: each job has its own rows and columns of the result.
+            unsafe { self.job(panels, (first + column, count), packed, y) };
         });
     }
 

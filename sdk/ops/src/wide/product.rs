@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 /// Panels of the left side that a job lays out. Fewer (12, 16) were slower by up to 7 % on a Zen 3, though at all depths
 /// these are more than its second cache.
-pub(super) const PANELS: usize = 24;
+const PANELS: usize = 24;
 
 /// Depths of the unit that are laid out of these panels: what is added to the result at each depth is then near for the
 /// next.
@@ -85,9 +85,6 @@ pub(crate) unsafe fn multiply_to(
 /// Some rows of the left side: (first, count) of each panel.
 pub(super) type Panels<'a> = &'a [(usize, usize)];
 
-/// What is computed by one thread: the (first, count) of panels, and of columns.
-pub(super) type Job = ((usize, usize), (usize, usize));
-
 pub(super) struct Product<'a> {
     pub(super) unit: Unit,
     pub(super) n: usize,
@@ -115,7 +112,7 @@ impl Place {
 
 impl Product<'_> {
     /// Columns that are laid out side by side.
-    pub(super) fn columns(&self) -> usize {
+    fn columns(&self) -> usize {
         self.unit.vectors() * LANES
     }
 
@@ -124,16 +121,33 @@ impl Product<'_> {
         (RIGHT / self.unit.steps(self.k) / self.columns()).max(1) * self.columns()
     }
 
-    /// Panels of the left side.
-    pub(super) fn panels(&self) -> Vec<(usize, usize)> {
-        self.unit.panels(self.left.len() / self.k)
-    }
-
-    /// Cuts `count` columns of the panels' groups into jobs.
-    pub(super) fn jobs(&self, groups: &[(usize, usize)], count: usize) -> Vec<Job> {
+    /// Cuts `count` columns into jobs, `job(panels, (column, count), packed)` each: the first column is of those that are cut.
+    /// The product's columns that they are begin at each of `firsts`; `packed` are these laid out for the job, if they are.
+    pub(super) fn in_jobs<const N: usize>(
+        &self,
+        firsts: [usize; N],
+        count: usize,
+        job: impl Fn(Panels, (usize, usize), [Option<&[f32]>; N]) + Sync,
+    ) {
+        let panels = self.unit.panels(self.left.len() / self.k);
+        let groups = even_blocks(panels.len(), PANELS);
+        let (columns, steps) = (self.columns(), self.unit.steps(self.k));
+        // Of use to more than one job: laid out once for all of them.
+        let words = if groups.len() > 1 { count.next_multiple_of(columns) * steps } else { 0 };
         let each = host::wanted_jobs().div_ceil(groups.len());
-        let width = count.div_ceil(each).next_multiple_of(self.columns());
-        groups.iter().flat_map(|g| blocks(count, width).into_iter().map(move |c| (*g, c))).collect()
+        let parts = blocks(count, count.div_ceil(each).next_multiple_of(columns));
+        let jobs: Vec<_> = groups.iter().flat_map(|g| parts.iter().map(move |c| (*g, *c))).collect();
+        scratch(N * words, |packed| {
+            for (i, first) in firsts.into_iter().enumerate() {
+                self.pack_right(first, &mut packed[i * words..][..words]);
+            }
+            let packed: [_; N] =
+                std::array::from_fn(|i| (words > 0).then_some(&packed[i * words..][..words]));
+            jobs.into_par_iter().for_each(|((panel, panel_count), columns)| {
+                let packed = packed.map(|p| p.map(|p| &p[columns.0 * steps..]));
+                job(&panels[panel..panel + panel_count], columns, packed);
+            });
+        });
     }
 
     /// Computes `count` columns of the result, from `first` on.
@@ -141,25 +155,14 @@ impl Product<'_> {
     /// # Safety
     /// Nobody else accesses the result.
     unsafe fn add_columns(&self, (first, count): (usize, usize), y: Shared) {
-        let panels = self.panels();
-        let groups = even_blocks(panels.len(), PANELS);
-        let (columns, steps) = (self.columns(), self.unit.steps(self.k));
-        // Of use to more than one job: laid out once for all of them.
-        let packed = if groups.len() > 1 { count.next_multiple_of(columns) * steps } else { 0 };
-        scratch(packed, |packed| {
-            self.pack_right(first, packed);
-            let packed = (!packed.is_empty()).then_some(&*packed);
-            self.jobs(&groups, count).into_par_iter().for_each(|((panel, panel_count), (column, count))| {
-                let packed = packed.map(|p| &p[column * steps..]);
-                let panels = &panels[panel..panel + panel_count];
-                // SAFETY: each job has its own rows and columns of the result.
-                unsafe { self.job(panels, (first + column, count), packed, y) };
-            });
+        self.in_jobs([first], count, |panels, (column, count), [packed]| {
+            // SAFETY: each job has its own rows and columns of the result.
+            unsafe { self.job(panels, (first + column, count), packed, y) };
         });
     }
 
     /// Lays out whole columns from `first` on, as many as `out` has room for.
-    pub(super) fn pack_right(&self, first: usize, out: &mut [f32]) {
+    fn pack_right(&self, first: usize, out: &mut [f32]) {
         let columns = NEIGHBOURS * self.columns();
         let parts = out.par_chunks_mut(columns * self.unit.steps(self.k)).enumerate();
         parts.for_each(|(i, out)| self.pack_columns(first + i * columns, (0, self.k), out));
