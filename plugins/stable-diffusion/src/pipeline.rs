@@ -154,6 +154,15 @@ impl Pipeline {
         }
     }
 
+    /// A network stays, but is not used for a while: gives back what it takes and can have again at once.
+    pub fn rest(&self, part: Part) {
+        match part {
+            Part::Text => self.text.rest(),
+            Part::Unet => self.unet.rest(),
+            Part::Vae => self.vae.rest(),
+        }
+    }
+
     /// Memory that the weights of a network take, in bytes; 0 where that is not known.
     pub fn bytes(&self, part: Part) -> u64 {
         match part {

@@ -141,8 +141,9 @@ impl SdSession {
 
     /// A network is not needed for a while.
     pub(crate) fn leave(&self, part: Part) {
-        if self.residency == Residency::Staged {
-            self.pipeline.release(part);
+        match self.residency {
+            Residency::Resident => self.pipeline.rest(part),
+            Residency::Staged => self.pipeline.release(part),
         }
     }
 

@@ -108,6 +108,12 @@ impl<M: Network> Slot<M> {
     /// Lets the memory go, as soon as nobody uses the network any more.
     pub fn release(&self) {
         self.held().model = None;
+        self.rest();
+    }
+
+    /// Gives memory back to the system: that of weights which lie in files, which comes again when they are used, and what
+    /// was freed.
+    pub fn rest(&self) {
         self.prepared.tensors().release();
         memory::return_freed();
     }

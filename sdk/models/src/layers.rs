@@ -145,6 +145,36 @@ impl Linear {
     }
 }
 
+/// A table whose rows are looked up.
+#[derive(Clone, Debug)]
+pub(crate) struct Embedding(Weight);
+
+impl Embedding {
+    /// (rows, width). Errors: missing or misshapen.
+    pub(crate) fn new(source: &Source, rows: usize, width: usize) -> Result<Self> {
+        let shape = [rows, width];
+        // Its rows are not multiplied: fewer bits than there are would save nothing.
+        let wanted = |format| is_wanted(format, source.precision()) || source.precision() == Precision::Int8;
+        if source.device().is_cpu()
+            && let Some((located, changes)) = source.located(&shape)?
+            && changes.is_empty()
+            && let Some((_, table)) = frozen(&located, &shape).filter(|(format, _)| wanted(*format))
+        {
+            return Ok(Self(Weight::Frozen(table)));
+        }
+        Ok(Self(source.get(&shape, "weight")?.into()))
+    }
+
+    /// The rows `ids`, (ids, width), in this type.
+    pub(crate) fn forward(&self, ids: &[u32], dtype: DType) -> candle_core::Result<Tensor> {
+        let rows = match &self.0 {
+            Weight::Frozen(table) => table.rows(ids)?,
+            Weight::Tensor(table) => table.index_select(&Tensor::new(ids, table.device())?, 0)?,
+        };
+        rows.to_dtype(dtype)
+    }
+}
+
 /// A two-dimensional convolution with a bias.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
@@ -388,6 +418,33 @@ mod tests {
             // Biases are stored in f16.
             assert!(off < 1e-3, "{format:?}: {off}");
         }
+    }
+
+    #[test]
+    fn the_rows_of_a_table_are_read_where_it_lies() {
+        use DType::{BF16, F16, F32};
+        let ids = [4u32, 0, 32, 4];
+        for (stored, wanted, there) in [
+            (F16, Precision::Float(F16), true),
+            (BF16, F32.into(), true),
+            (F16, Precision::Int8, true),
+            (F32, Precision::Float(F16), false),
+        ] {
+            let (weights, wide) = file(&[33, 64], stored);
+            let table = Embedding::new(&Source::from_weights(weights, wanted, CPU), 33, 64).unwrap();
+            assert_eq!(matches!(table.0, Weight::Frozen(_)), there, "{stored:?} as {wanted:?}");
+            let kept = if there { wide } else { wide.to_dtype(F16).unwrap() };
+            let want = kept.index_select(&Tensor::new(&ids, CPU).unwrap(), 0).unwrap();
+            assert_eq!(
+                numbers(&table.forward(&ids, F32).unwrap()),
+                numbers(&want),
+                "{stored:?} as {wanted:?}"
+            );
+        }
+        let (weights, _) = file(&[33, 64], F32);
+        let source = Source::from_weights(weights, F32, CPU);
+        assert!(Embedding::new(&source, 34, 64).unwrap_err().to_string().contains("found [33, 64]"));
+        assert!(Embedding::new(&source, 33, 64).unwrap().forward(&[33], F32).is_err());
     }
 
     #[test]

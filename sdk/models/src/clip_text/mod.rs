@@ -6,7 +6,7 @@ mod config;
 pub use config::ClipTextConfig;
 
 use crate::error::{Error, Result};
-use crate::layers::{LayerNorm, Linear, compute_dtype, products};
+use crate::layers::{Embedding, LayerNorm, Linear, compute_dtype, products};
 use crate::network::Network;
 use atelier_ops::{Activation, Products, attention, span, with_products};
 use atelier_weights::{ConfigFile, Source};
@@ -29,7 +29,7 @@ pub struct TextOutput {
 #[derive(Clone, Debug)]
 pub struct ClipTextModel {
     config: ClipTextConfig,
-    token_embedding: Tensor,
+    token_embedding: Embedding,
     position_embedding: Tensor,
     layers: Vec<Layer>,
     final_layer_norm: LayerNorm,
@@ -63,7 +63,7 @@ impl ClipTextModel {
         let (width, positions) = (config.hidden_size, config.max_position_embeddings);
         Ok(Self {
             config: config.clone(),
-            token_embedding: embeddings.pp("token_embedding").get(&[config.vocab_size, width], "weight")?,
+            token_embedding: Embedding::new(&embeddings.pp("token_embedding"), config.vocab_size, width)?,
             position_embedding: embeddings.pp("position_embedding").get(&[positions, width], "weight")?,
             layers: (0..config.num_hidden_layers)
                 .map(|i| Layer::new(&layers.pp(i), config))
@@ -189,9 +189,7 @@ impl ClipTextModel {
     /// The vocabulary's embeddings of the tokens, without their positions.
     fn embed(&self, prompts: &[Vec<u32>]) -> candle_core::Result<Tensor> {
         let (batch, tokens, width) = (prompts.len(), prompts[0].len(), self.config.hidden_size);
-        let ids = Tensor::from_vec(prompts.concat(), batch * tokens, self.token_embedding.device())?;
-        let embedded = self.token_embedding.index_select(&ids, 0)?.to_dtype(self.dtype)?;
-        embedded.reshape((batch, tokens, width))
+        self.token_embedding.forward(&prompts.concat(), self.dtype)?.reshape((batch, tokens, width))
     }
 
     fn layers(&self, embedded: Tensor, prompts: &[Vec<u32>]) -> candle_core::Result<TextOutput> {
