@@ -153,8 +153,9 @@ impl Embedding {
     /// (rows, width). Errors: missing or misshapen.
     pub(crate) fn new(source: &Source, rows: usize, width: usize) -> Result<Self> {
         let shape = [rows, width];
-        // Its rows are not multiplied: fewer bits than there are would save nothing.
-        let wanted = |format| is_wanted(format, source.precision()) || source.precision() == Precision::Int8;
+        // Its rows are not multiplied: where weights become eight bits, it has what is beside them.
+        let precisions = [source.precision(), source.dtype().into()];
+        let wanted = |format| precisions.iter().any(|precision| is_wanted(format, *precision));
         if source.device().is_cpu()
             && let Some((located, changes)) = source.located(&shape)?
             && changes.is_empty()
@@ -428,6 +429,7 @@ mod tests {
             (F16, Precision::Float(F16), true),
             (BF16, F32.into(), true),
             (F16, Precision::Int8, true),
+            (F32, Precision::Int8, false),
             (F32, Precision::Float(F16), false),
         ] {
             let (weights, wide) = file(&[33, 64], stored);
