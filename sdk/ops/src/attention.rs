@@ -10,6 +10,9 @@ mod tiles;
 
 use crate::composed;
 use crate::host;
+use crate::products;
+#[cfg(doc)]
+use crate::products::Products;
 use crate::wide::Unit;
 use backward::{Operands, backward};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -20,14 +23,16 @@ use std::sync::OnceLock;
 /// `q` is (B, N, heads * D), `k` and `v` (B, M, heads * D), as the projections give them; so is the result
 /// (B, N, heads * D), in q's dtype. With `causal`, query i sees the keys 0..=i only, and N must be M.
 /// The N x M scores never exist as a whole; the backward pass computes them anew, tile by tile (FlashAttention, Dao et
-/// al. 2022, arXiv:2205.14135).
+/// al. 2022, arXiv:2205.14135). Where [`Products::Bf16`] are asked for, queries, keys, values and the weights of these are
+/// rounded to bf16; scores and sums stay in f32.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
     let _span = crate::span!("attention", q = ?q.dims(), k = ?k.dims(), heads);
     let shape = Dims::new(q.shape(), k.shape(), v.shape(), heads, causal)?;
     if !host::is_native(q) {
         return composed::attention(q, k, v, heads, causal);
     }
-    let op = Attention { dims: shape, logs: OnceLock::new() };
+    let unit = Unit::of(products::of_call(&[q, k, v]));
+    let op = Attention { unit, dims: shape, logs: OnceLock::new() };
     host::prepare(q)?.apply_op3(&host::prepare(k)?, &host::prepare(v)?, op)?.to_dtype(q.dtype())
 }
 
@@ -79,6 +84,7 @@ impl Dims {
 }
 
 struct Attention {
+    unit: Unit,
     dims: Dims,
     /// Of each head's each query: the logarithm of the sum of the exponentials of its scores.
     logs: OnceLock<Vec<f32>>,
@@ -101,7 +107,7 @@ impl CustomOp3 for Attention {
         let q = host::elements(s1, l1, self.name())?;
         let k = host::elements(s2, l2, self.name())?;
         let v = host::elements(s3, l3, self.name())?;
-        let (out, logs) = flash::forward(Unit::f32(), &self.dims, q, k, v);
+        let (out, logs) = flash::forward(self.unit, &self.dims, q, k, v);
         // An operation runs once; if it should run again, it gives the same.
         let _ = self.logs.set(logs);
         Ok(host::output(out, l1.shape()))

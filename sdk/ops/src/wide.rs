@@ -76,8 +76,14 @@ impl Unit {
 
     /// That for bf16 operands, if it was asked for, the weight is stored so or in fewer bits, and there is one.
     pub(crate) fn bf16_for(products: Products, weight: Stored) -> Option<Self> {
-        let wanted = products == Products::Bf16 && matches!(weight, Stored::BF16(_) | Stored::Blocks(..));
-        if wanted { processor::Kind::bf16().map(|kind| Self(Kind::Own(kind))) } else { None }
+        let stored = matches!(weight, Stored::BF16(_) | Stored::Blocks(..));
+        stored.then(|| Self::of(products)).filter(|unit| unit.is_bf16())
+    }
+
+    /// That for operands which are all computed: bf16 if it was asked for and there is one.
+    pub(crate) fn of(products: Products) -> Self {
+        let bf16 = (products == Products::Bf16).then(processor::Kind::bf16).flatten();
+        bf16.map_or_else(Self::f32, |kind| Self(Kind::Own(kind)))
     }
 
     fn shape(self) -> Shape {

@@ -181,7 +181,7 @@ impl Pass<'_> {
         for (first, count) in tiles {
             let (from, out) =
                 (&self.o.k[d.at(self.head, *first, d.keys)..], &mut to.channels[first * width..]);
-            pack_channels(&self.channels, *count, from, stride, out);
+            pack_channels(self.unit, &self.channels, *count, from, stride, out);
         }
         to.dk.fill(0.0);
         to.dv.fill(0.0);
@@ -196,8 +196,8 @@ impl Pass<'_> {
         pack_rows(self.unit, &to.panels, width, q, stride, to.q);
         scale(&mut to.q[..count * width], self.d.scale());
         pack_rows(self.unit, &to.panels, width, g, stride, to.g);
-        pack_channels(&self.channels, count, q, stride, to.q_channels);
-        pack_channels(&self.channels, count, g, stride, to.g_channels);
+        pack_channels(self.unit, &self.channels, count, q, stride, to.q_channels);
+        pack_channels(self.unit, &self.channels, count, g, stride, to.g_channels);
         to.dq.fill(0.0);
     }
 
@@ -339,7 +339,7 @@ impl Pass<'_> {
 mod tests {
     use super::*;
     use crate::attention::flash;
-    use crate::attention::reference::{operands, units};
+    use crate::attention::reference::operands;
     use crate::gradcheck::pseudo_normal;
 
     fn dims(batch: usize, queries: usize, keys: usize, heads: usize, width: usize, causal: bool) -> Dims {
@@ -407,7 +407,7 @@ mod tests {
             let [q, k, v] = operands(3 * i as u64, d, [1.0; 3]);
             let grad = pseudo_normal(99, q.len(), 1.0).to_vec1::<f32>().unwrap();
             let want = reference(d, [&q, &k, &v], &grad);
-            for unit in units() {
+            for unit in Unit::all().into_iter().filter(|u| !u.is_bf16()) {
                 let (output, logs) = flash::forward(unit, d, &q, &k, &v);
                 let o = Operands { q: &q, k: &k, v: &v, output: &output, grad: &grad, logs: &logs };
                 for (name, (got, want)) in ["q", "k", "v"].iter().zip(backward(unit, d, &o).iter().zip(&want))

@@ -1,9 +1,10 @@
-//! Attention in f64, with what its result may differ by in f32.
+//! Attention in f64, with what its result may differ by in f32, and with operands in bf16.
 
 use super::Dims;
 use super::flash::{self, Output};
 use crate::gradcheck::pseudo_normal;
 use crate::wide::Unit;
+use half::bf16;
 
 /// The largest error, in units of the magnitudes that a number is made of.
 const TOLERANCE: f64 = 4e-6;
@@ -20,14 +21,20 @@ pub(super) fn operands(seed: u64, d: &Dims, deviations: [f32; 3]) -> Operands {
     })
 }
 
-/// Every unit for f32.
-pub(super) fn units() -> impl Iterator<Item = Unit> {
-    Unit::all().into_iter().filter(|u| !u.is_bf16())
-}
-
 /// The results of every unit that this processor has.
 pub(super) fn every_way(d: &Dims, [q, k, v]: &Operands) -> Vec<(Unit, Output)> {
-    units().map(|u| (u, flash::forward(u, d, q, k, v))).collect()
+    Unit::all().into_iter().map(|u| (u, flash::forward(u, d, q, k, v))).collect()
+}
+
+/// The operands as a unit for bf16 multiplies them. Queries are rounded with the scale of scores.
+fn rounded(d: &Dims, [q, k, v]: &Operands) -> Operands {
+    let by = (std::f64::consts::LOG2_E / (d.width as f64).sqrt()) as f32;
+    let round = |x: f32| bf16::from_f32(x).to_f32();
+    [
+        q.iter().map(|x| round(x * by) / by).collect(),
+        k.iter().map(|x| round(*x)).collect(),
+        v.iter().map(|x| round(*x)).collect(),
+    ]
 }
 
 /// What one query of a head finds.
@@ -65,21 +72,28 @@ fn row(d: &Dims, [q, k, v]: &Operands, head: usize, query: usize) -> Row {
     Row { values, sizes, log: largest + total.ln(), reach }
 }
 
-/// Checks every way against f64. An error of a score, which is one of its magnitudes', is one of all weights'.
+/// Checks every way against f64. An error of a score, which is one of its magnitudes', is one of all weights'; in bf16 these
+/// are rounded once more, and numbers below the smallest normal one are zero.
 pub(super) fn check(d: &Dims, operands: &Operands) {
-    let all = every_way(d, operands);
+    let (narrow, wide): (Vec<_>, Vec<_>) =
+        every_way(d, operands).into_iter().partition(|(unit, _)| unit.is_bf16());
+    let subnormal = f64::from(f32::MIN_POSITIVE);
+    check_ways(d, operands, &wide, (0.0, 1e-6 * subnormal));
+    check_ways(d, &rounded(d, operands), &narrow, (0.5f64.powi(8), subnormal));
+}
+
+fn check_ways(d: &Dims, operands: &Operands, ways: &[(Unit, Output)], (of_weights, least): (f64, f64)) {
     for (head, query) in (0..d.batch * d.heads).flat_map(|h| (0..d.queries).map(move |q| (h, q))) {
         let want = row(d, operands, head, query);
         let tolerance = TOLERANCE * (1.0 + want.reach);
-        for (way, (out, logs)) in &all {
+        for (way, (out, logs)) in ways {
             let log = f64::from(logs[head * d.queries + query]);
             let error = (log - want.log).abs();
             assert!(error <= tolerance, "{way:?} {d:?}, {head}, {query}: logarithm {log} for {}", want.log);
             let out = &out[d.at(head, query, d.queries)..][..d.width];
             for (channel, got) in out.iter().enumerate() {
                 let (want, size) = (want.values[channel], want.sizes[channel]);
-                // Numbers below the smallest normal one are rounded to a step of their own.
-                let most = tolerance * size + 1e-6 * f64::from(f32::MIN_POSITIVE);
+                let most = (tolerance + of_weights) * size + least;
                 let error = (f64::from(*got) - want).abs();
                 assert!(error <= most, "{way:?} {d:?}, {head}, {query}, {channel}: {got} for {want}");
             }

@@ -30,7 +30,7 @@ impl Right<'_> {
     ) {
         const ZEROS: [f32; LANES] = [0.0; LANES];
         let (walk, last) = (Walk { planes: self.steps, plane: self.plane, taps: &[0] }, self.vectors - 1);
-        assert!(self.vectors <= unit.vectors() && rows <= unit.rows() && !unit.is_bf16());
+        assert!(self.vectors <= unit.vectors() && rows <= unit.rows());
         assert!(panel.len() >= self.steps * rows, "{} words, {} steps of {rows}", panel.len(), self.steps);
         assert!(self.words.len() >= last * self.apart + walk.reach(), "{} words", self.words.len());
         assert!(out.len() >= last * vector + (rows - 1) * row + LANES, "{rows} rows to {} words", out.len());

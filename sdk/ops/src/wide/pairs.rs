@@ -1,5 +1,6 @@
 //! Words of two bf16.
 
+use super::LANES;
 use crate::host::scratch;
 use crate::simd::multiversion;
 use crate::stored::Stored;
@@ -89,6 +90,18 @@ multiversion! {
     /// Words of the columns of one row, and of zeros.
     pub(crate) fn single_columns(low: &[f32], out: &mut [f32]) {
         for (low, out) in low.iter().zip(out) { *out = word(*low, 0.0); }
+    }
+}
+
+multiversion! {
+    /// Makes words of every two neighbouring rows, which come to lie one after the other from the first on. A last row
+    /// without neighbour has one of zeros.
+    pub(crate) fn rows(rows: &mut [[f32; LANES]]) {
+        for pair in 0..rows.len().div_ceil(2) {
+            let low = rows[2 * pair];
+            let high = rows.get(2 * pair + 1).copied().unwrap_or([0.0; LANES]);
+            for i in 0..LANES { rows[pair][i] = word(low[i], high[i]); }
+        }
     }
 }
 
