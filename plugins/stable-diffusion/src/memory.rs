@@ -55,12 +55,12 @@ impl Need {
             _ => decode_bytes(pipeline.vae_config(), height, width, pieces),
         };
         let (height, width) = (height as u64, width as u64);
+        let images = u64::from(params.batch_size.min(params.count)) * if batched { 2 } else { 1 };
         Self {
             text: pipeline.bytes(Part::Text),
             unet: pipeline.bytes(Part::Unet),
             vae: pipeline.bytes(Part::Vae),
-            denoise: denoise_bytes(pipeline.unet_config(), height * width, if batched { 2 } else { 1 })
-                * u64::from(params.batch_size.min(params.count)),
+            denoise: denoise_bytes(pipeline.unet_config(), height * width, images),
             // Also for an encoder: the mirror image of its decoder, with one layer less in each block.
             decode,
         }
@@ -80,8 +80,9 @@ impl Need {
     }
 }
 
-/// Activations of a UNet, for latents of so many places: what its skip connections hold, and the widest layer.
-fn denoise_bytes(unet: &UNetConfig, places: u64, batch: u64) -> u64 {
+/// What a UNet takes beside its weights, for so many latents at a time of so many places: what its skip connections hold,
+/// its widest layers, and weights laid out to be multiplied. Fitted to what was measured (docs/reference/memory.md).
+fn denoise_bytes(unet: &UNetConfig, places: u64, images: u64) -> u64 {
     let (mut held, mut widest) = (0, 0);
     for (level, channels) in unet.block_out_channels.iter().enumerate() {
         let plane = (places >> (2 * level)) * *channels as u64;
@@ -89,9 +90,9 @@ fn denoise_bytes(unet: &UNetConfig, places: u64, batch: u64) -> u64 {
         held += (layers + 1) * plane;
         widest = widest.max(plane);
     }
-    // Fitted from above to what was measured (docs/reference/memory.md). A transformer's feed-forward layer alone takes
-    // 8 times its width for the gate and its input, of 8,192 places at a time, and 4 for their product.
-    (held + 30 * widest) * batch * F32
+    let channels = unet.block_out_channels.iter().max().map_or(0, |channels| *channels as u64);
+    let laid_out = 9 * channels * channels;
+    ((held + 19 * widest) * images + laid_out) * F32
 }
 
 /// Activations of a decoder, for latents of this size.
@@ -197,8 +198,9 @@ mod tests {
     #[test]
     fn larger_images_need_more_and_guidance_twice_the_activations() {
         let unet = UNetConfig::sd15();
-        assert_eq!(2 * denoise_bytes(&unet, 4096, 1), denoise_bytes(&unet, 4096, 2));
-        assert_eq!(4 * denoise_bytes(&unet, 4096, 2), denoise_bytes(&unet, 4 * 4096, 2));
+        let images = |places, images| denoise_bytes(&unet, places, images) - denoise_bytes(&unet, 0, 0);
+        assert_eq!(2 * images(4096, 1), images(4096, 2));
+        assert_eq!(4 * images(4096, 2), images(4 * 4096, 2));
         let decode = |n, pieces: &Pieces| decode_bytes(&VaeConfig::sd15(), n, n, pieces);
         let tiles = Pieces::Tiles(Tiling::of(512));
         assert!(decode(64, &Pieces::Whole) > GIB / 2);
