@@ -7,6 +7,7 @@ the names of BasicSR. Weights: safetensors.
     python tools/peers/upscale_pytorch.py image WEIGHTS IN.png OUT.png     # the whole image at once, f32
     python tools/peers/upscale_pytorch.py compare A.png B.png              # PSNR and the largest step
     python tools/peers/upscale_pytorch.py time WEIGHTS [SIDE]              # a tile in f32 and bf16
+    python tools/peers/upscale_pytorch.py openvino WEIGHTS [SIDE]          # a tile in f32, with openvino
     python tools/peers/upscale_pytorch.py ncnn MODEL.param [SIDE]          # the same with ncnn, its .bin beside it
 """
 
@@ -155,6 +156,19 @@ def times(weights, side=128):
     timed(f"PyTorch bf16, {side}²", lambda: half(y))
 
 
+def openvino_times(weights, side=128):
+    import openvino as ov
+    import torch
+
+    x = torch.rand(1, 3, int(side), int(side))
+    with torch.inference_mode():
+        model = ov.convert_model(load(weights).eval(), example_input=(x,))
+    model.reshape(list(x.shape))
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(THREADS), "PERFORMANCE_HINT": "LATENCY"}
+    request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+    timed(f"OpenVINO f32, {side}²", lambda: request.infer([x.numpy()]))
+
+
 def ncnn_times(param, side=128):
     import ncnn
 
@@ -175,4 +189,4 @@ def ncnn_times(param, side=128):
 
 
 if __name__ == "__main__":
-    {"image": image, "compare": compare, "time": times, "ncnn": ncnn_times}[sys.argv[1]](*sys.argv[2:])
+    {"image": image, "compare": compare, "time": times, "openvino": openvino_times, "ncnn": ncnn_times}[sys.argv[1]](*sys.argv[2:])
