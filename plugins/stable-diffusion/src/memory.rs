@@ -91,6 +91,7 @@ fn denoise_bytes(unet: &UNetConfig, places: u64, images: u64) -> u64 {
         widest = widest.max(plane);
     }
     let channels = unet.block_out_channels.iter().max().map_or(0, |channels| *channels as u64);
+    // As much as the largest kernel of 3 x 3: larger weights are laid out piece by piece.
     let laid_out = 9 * channels * channels;
     ((held + 19 * widest) * images + laid_out) * F32
 }

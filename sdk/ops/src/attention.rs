@@ -11,8 +11,6 @@ mod tiles;
 use crate::composed;
 use crate::host;
 use crate::products;
-#[cfg(doc)]
-use crate::products::Products;
 use crate::wide::Unit;
 use backward::{Operands, backward};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -23,8 +21,8 @@ use std::sync::OnceLock;
 /// `q` is (B, N, heads * D), `k` and `v` (B, M, heads * D), as the projections give them; so is the result
 /// (B, N, heads * D), in q's dtype. With `causal`, query i sees the keys 0..=i only, and N must be M.
 /// The N x M scores never exist as a whole; the backward pass computes them anew, tile by tile (FlashAttention, Dao et
-/// al. 2022, arXiv:2205.14135). Where [`Products::Bf16`] are asked for, queries, keys, values and the weights of these are
-/// rounded to bf16; scores and sums stay in f32.
+/// al. 2022, arXiv:2205.14135). Where [`Products::Bf16`](crate::Products::Bf16) are asked for, queries, keys, values and
+/// the weights of these are rounded to bf16; scores and sums stay in f32.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, causal: bool) -> Result<Tensor> {
     let _span = crate::span!("attention", q = ?q.dims(), k = ?k.dims(), heads);
     let shape = Dims::new(q.shape(), k.shape(), v.shape(), heads, causal)?;
