@@ -19,6 +19,7 @@ mod model_pull;
 mod model_server;
 mod models;
 mod parity;
+mod parity_bf16;
 mod parity_image;
 mod plugin_authors;
 mod plugin_failures;

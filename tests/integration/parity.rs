@@ -17,6 +17,7 @@ use atelier_stable_diffusion::pipeline::{Part, Pipeline};
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::path::Path;
 
 /// Largest difference allowed, relative to the largest value of the reference.
 pub const TOLERANCE: f64 = 1e-3;
@@ -28,11 +29,14 @@ pub struct Reference {
 
 impl Reference {
     pub fn read(name: &str) -> Self {
-        let file = golden().join(name);
-        let bytes = std::fs::read(&file).unwrap();
+        Self::read_file(&golden().join(name))
+    }
+
+    pub fn read_file(file: &Path) -> Self {
+        let bytes = std::fs::read(file).unwrap();
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
         let meta = header.metadata().clone().unwrap_or_default();
-        Self { tensors: candle_core::safetensors::load(&file, &Device::Cpu).unwrap(), meta }
+        Self { tensors: candle_core::safetensors::load(file, &Device::Cpu).unwrap(), meta }
     }
 
     pub fn values(&self, name: &str) -> Vec<f32> {
@@ -167,7 +171,7 @@ pub fn error(found: &[f32], expected: &[f32]) -> f64 {
 }
 
 /// Runs `sampler` as the reference `name` ran; gives the states after each step in the reference's space.
-fn states(
+pub fn states(
     reference: &Reference,
     pipeline: &Pipeline,
     name: &str,

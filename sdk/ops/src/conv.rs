@@ -304,17 +304,21 @@ mod tests {
     #[test]
     fn bf16_products_are_as_near_as_their_operands_and_only_of_bf16_weights_without_a_graph() {
         let [x, w, b] = large();
-        let stored = w.to_dtype(DType::BF16).unwrap();
+        let (stored, variable) = (w.to_dtype(DType::BF16).unwrap(), Var::from_tensor(&x).unwrap());
         let run = |products, x: &Tensor, w: &Tensor| {
             crate::with_products(products, || conv2d(x, w, Some(&b), Conv2dSpec::padded(1))).unwrap()
         };
-        let (exact, bf16) = (run(Products::Exact, &x, &stored), run(Products::Bf16, &x, &stored));
-        let error = (&exact - &bf16).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        let exact = run(Products::Exact, &x, &stored);
         let largest = exact.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-        assert!(error <= largest / 256.0, "{error} of {largest}");
-        assert!(bits(&run(Products::Bf16, &x, &w)) == bits(&run(Products::Exact, &x, &w)));
-        let variable = Var::from_tensor(&x).unwrap();
-        assert!(bits(&run(Products::Bf16, &variable, &stored)) == bits(&exact));
+        for rounded in [Products::Bf16, Products::EmulatedBf16] {
+            let bf16 = run(rounded, &x, &stored);
+            let error =
+                (&exact - &bf16).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(error <= largest / 256.0, "{error} of {largest}");
+            assert!(bits(&bf16) != bits(&exact) || rounded == Products::Bf16);
+            assert!(bits(&run(rounded, &x, &w)) == bits(&run(Products::Exact, &x, &w)));
+            assert!(bits(&run(rounded, &variable, &stored)) == bits(&exact));
+        }
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub enum Products {
     /// processor can (AVX-512 BF16, or `bfdot` of aarch64), and where nothing of it is part of a graph of gradients:
     /// else exact.
     Bf16,
+    /// As [`Self::Bf16`] on any processor, as AVX-512 BF16 rounds, in plain arithmetic: to see what other processors give.
+    /// Slow.
+    EmulatedBf16,
 }
 
 thread_local! {
@@ -22,7 +25,8 @@ thread_local! {
 
 /// Runs `f`, in which the operations that this thread calls compute their products in the given way.
 ///
-/// Of the operations, convolutions and fully connected layers know more than one way.
+/// Of the operations, convolutions, fully connected layers and attention know more than one way. Inside of
+/// [`Products::EmulatedBf16`], [`Products::Bf16`] is emulated too.
 pub fn with_products<R>(products: Products, f: impl FnOnce() -> R) -> R {
     struct Restore(Products);
     impl Drop for Restore {
@@ -30,8 +34,12 @@ pub fn with_products<R>(products: Products, f: impl FnOnce() -> R) -> R {
             PRODUCTS.set(self.0);
         }
     }
+    let within = match (PRODUCTS.get(), products) {
+        (Products::EmulatedBf16, Products::Bf16) => Products::EmulatedBf16,
+        _ => products,
+    };
     // On the way out of a panic too: the thread may be one of a pool.
-    let _restore = Restore(PRODUCTS.replace(products));
+    let _restore = Restore(PRODUCTS.replace(within));
     f()
 }
 
@@ -47,11 +55,15 @@ mod tests {
     use candle_core::{DType, Device, Var};
 
     #[test]
-    fn the_way_of_products_ends_with_its_scope_even_by_a_panic() {
+    fn the_way_of_products_ends_with_its_scope_even_by_a_panic_and_what_is_emulated_stays_so_inside() {
         assert_eq!(of_call(&[]), Products::Exact);
         with_products(Products::Bf16, || {
             with_products(Products::Exact, || assert_eq!(of_call(&[]), Products::Exact));
             assert_eq!(of_call(&[]), Products::Bf16);
+        });
+        with_products(Products::EmulatedBf16, || {
+            with_products(Products::Bf16, || assert_eq!(of_call(&[]), Products::EmulatedBf16));
+            with_products(Products::Exact, || assert_eq!(of_call(&[]), Products::Exact));
         });
         let panicked = std::panic::catch_unwind(|| with_products(Products::Bf16, || panic!("on purpose")));
         assert!(panicked.is_err());

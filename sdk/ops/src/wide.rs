@@ -49,8 +49,7 @@ enum Kind {
     Own(processor::Kind),
     /// f32 with what every processor has.
     Plain,
-    /// What `vdpbf16ps` does, without it: what tests have on every processor.
-    #[cfg(test)]
+    /// What `vdpbf16ps` does, without it.
     PlainBf16,
 }
 
@@ -82,15 +81,18 @@ impl Unit {
 
     /// That for operands which are all computed: bf16 if it was asked for and there is one.
     pub(crate) fn of(products: Products) -> Self {
-        let bf16 = (products == Products::Bf16).then(processor::Kind::bf16).flatten();
-        bf16.map_or_else(Self::f32, |kind| Self(Kind::Own(kind)))
+        match products {
+            Products::Exact => None,
+            Products::Bf16 => processor::Kind::bf16().map(|kind| Self(Kind::Own(kind))),
+            Products::EmulatedBf16 => Some(Self(Kind::PlainBf16)),
+        }
+        .unwrap_or_else(Self::f32)
     }
 
     fn shape(self) -> Shape {
         match self.0 {
             Kind::Own(kind) => kind.shape(),
             Kind::Plain => plain::SHAPE,
-            #[cfg(test)]
             Kind::PlainBf16 => plain::BF16_SHAPE,
         }
     }

@@ -1,11 +1,10 @@
-//! Products in plain Rust, for processors whose instructions nobody wrote kernels for.
+//! Products in plain Rust: for processors whose instructions nobody wrote kernels for, and to see on any processor what
+//! those with bf16 give.
 
-#[cfg(test)]
-use super::ROWS;
 use super::register::Register;
 use super::tile::{Kernel, Tile, Walk, kernels, sums};
 use super::transpose::{SIDE, in_blocks};
-use super::{LANES, Shape};
+use super::{LANES, ROWS, Shape};
 
 /// Few sums: registers are as narrow and as few as on the oldest processors.
 pub(super) const SHAPE: Shape = Shape { rows: 2, vectors: 1, depth: 320, bf16: false };
@@ -69,48 +68,49 @@ pub(super) fn transpose(data: &[f32], from: usize, size: (usize, usize), out: &m
     });
 }
 
-#[cfg(test)]
 pub(super) const BF16_SHAPE: Shape = Shape { rows: ROWS, vectors: 2, depth: 256, bf16: true };
 
-#[cfg(test)]
 pub(super) static BF16_KERNELS: [[Kernel; 2]; ROWS] = kernels!(bf16, [1 2]: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 
-#[cfg(test)]
 unsafe fn bf16<const R: usize, const V: usize>(tile: &Tile, walk: Walk) {
     // SAFETY: the caller's promise.
     unsafe { sums::<Bf16, R, V>(tile, walk) }
 }
 
 /// What `vdpbf16ps` does: the second product of a pair is added first, each sum rounded, subnormal numbers are zero.
-#[cfg(test)]
 #[derive(Clone, Copy)]
 struct Bf16([f32; LANES]);
 
-#[cfg(test)]
 impl Register for Bf16 {
     type Left = *const f32;
     type Word = f32;
 
+    #[inline(always)]
     unsafe fn zero() -> Self {
         Self([0.0; LANES])
     }
 
+    #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller's promise.
         Self(unsafe { from.cast::<[f32; LANES]>().read() })
     }
 
+    #[inline(always)]
     unsafe fn left<const R: usize>(from: *const f32) -> *const f32 {
         from
     }
 
+    #[inline(always)]
     unsafe fn word<const ROW: usize>(left: *const f32) -> f32 {
         // SAFETY: the caller's promise.
         unsafe { *left.add(ROW) }
     }
 
+    #[inline(always)]
     unsafe fn multiply_add(self, word: f32, vector: Self) -> Self {
-        let normal = |x: f32| if x.is_subnormal() { 0.0 } else { x };
+        // `is_subnormal` is no comparison of a whole register.
+        let normal = |x: f32| if x.abs() < f32::MIN_POSITIVE { 0.0 } else { x };
         // The product of two bf16 is an f32: nothing is rounded before the sum.
         let pair = |word: f32| {
             [word.to_bits() << 16, word.to_bits() & 0xffff_0000].map(|bits| normal(f32::from_bits(bits)))
@@ -122,6 +122,7 @@ impl Register for Bf16 {
         }))
     }
 
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller's promise.
         unsafe { to.cast::<[f32; LANES]>().write(self.0) }

@@ -57,7 +57,6 @@ pub(crate) unsafe fn run(unit: Unit, rows: usize, vectors: usize, tile: &Tile, w
     let kernel = match unit.0 {
         Kind::Own(kind) => kind.kernel(rows, vectors),
         Kind::Plain => plain::KERNELS[rows - 1][vectors - 1],
-        #[cfg(test)]
         Kind::PlainBf16 => plain::BF16_KERNELS[rows - 1][vectors - 1],
     };
     // SAFETY: a unit exists only if the processor has it; the rest is the caller's promise.
