@@ -2,7 +2,7 @@
 //! Deep Learning Convolutions on SIMD Architectures", Georganas et al. 2018, arXiv:1808.05567).
 
 use super::Geometry;
-use super::area::{Area, Layout};
+use super::area::{Area, Layout, Map};
 use crate::host::{self, Shared, blocks, scratch};
 use crate::stored::Stored;
 use crate::wide::block::{self, Panel, Start};
@@ -36,9 +36,17 @@ pub(super) fn forward(unit: Unit, g: &Geometry, x: &[f32], weight: Stored, bias:
     let (memory, areas, panels) = (Shared::new(&mut y), areas(g), unit.panels(g.co));
     let direct = Direct { unit, g, x, weight, bias, layout: layout(g) };
     let largest = panels.iter().map(|p| p.1).max().unwrap_or(1);
-    for panels in panels.chunks((WEIGHT / (largest * direct.steps())).max(1)) {
-        direct.channels(&areas, panels, memory);
-    }
+    // Of use to all jobs, if they differ in their channels only.
+    let words = if let [area] = areas[..] { direct.words(&area.map(g, direct.layout), g.ci) } else { 0 };
+    scratch(words, |image| {
+        if let [area] = areas[..] {
+            direct.pack_image(area, image);
+        }
+        let image = (words > 0).then_some(&*image);
+        for panels in panels.chunks((WEIGHT / (largest * direct.steps())).max(1)) {
+            direct.channels((&areas, image), panels, memory);
+        }
+    });
     y
 }
 
@@ -92,8 +100,22 @@ impl Direct<'_> {
         self.unit.steps(self.g.ci) * self.g.taps()
     }
 
-    /// Computes all pixels of the channels of some panels.
-    fn channels(&self, areas: &[Area], panels: Panels, result: Shared) {
+    /// Words of the image under an area, of some channels.
+    fn words(&self, map: &Map, channels: usize) -> usize {
+        self.unit.steps(channels) * map.plane + map.taps.iter().max().copied().unwrap_or(0) + LANES
+    }
+
+    /// The image under an area, of all channels, one step after the other.
+    fn pack_image(&self, area: Area, out: &mut [f32]) {
+        let plane = area.map(self.g, self.layout).plane;
+        let steps = out.par_chunks_mut(plane).enumerate().take(self.unit.steps(self.g.ci));
+        steps.for_each(|(step, out)| {
+            area.pack(self.g, self.layout, self.unit, self.x, self.elements((step, 1)), out);
+        });
+    }
+
+    /// Computes all pixels of the channels of some panels. The image is laid out, if all areas are one.
+    fn channels(&self, (areas, image): (&[Area], Option<&[f32]>), panels: Panels, result: Shared) {
         // Of use to more than one job: laid out once for all of them.
         let words = if areas.len() > 1 { channels(panels) * self.steps() } else { 0 };
         scratch(words, |packed| {
@@ -107,7 +129,7 @@ impl Direct<'_> {
             jobs.into_par_iter().for_each(|(area, (first, count))| {
                 let packed = (words > 0).then(|| &packed[channels(&panels[..first]) * self.steps()..]);
                 // SAFETY: each job has its own pixels and channels of the result.
-                unsafe { self.job(area, &panels[first..first + count], packed, result) };
+                unsafe { self.job(area, &panels[first..first + count], (packed, image), result) };
             });
         });
     }
@@ -144,23 +166,35 @@ impl Direct<'_> {
         even_blocks(self.unit.steps(self.g.ci), most)
     }
 
-    /// The pixels of an area, of the channels of some panels. `packed` are these laid out, if they are.
+    /// The pixels of an area, of the channels of some panels. `packed` are these laid out, `whole` the image, if they are.
     ///
     /// # Safety
     /// Nobody else accesses these elements of the result.
-    unsafe fn job(&self, area: Area, panels: Panels, packed: Option<&[f32]>, result: Shared) {
+    unsafe fn job(
+        &self,
+        area: Area,
+        panels: Panels,
+        (packed, whole): (Option<&[f32]>, Option<&[f32]>),
+        result: Shared,
+    ) {
         let (g, taps) = (self.g, self.g.taps());
         let map = area.map(g, self.layout);
         let depths = self.depths(map.plane);
         let deepest = depths.iter().map(|d| d.1).max().unwrap_or(0);
-        let image = deepest * map.plane + map.taps.iter().max().copied().unwrap_or(0) + LANES;
+        let image = if whole.is_some() { 0 } else { self.words(&map, deepest * self.unit.elements()) };
         let own = if packed.is_some() { 0 } else { deepest * taps * channels(panels) };
         let channel = panels[0].0;
         let bias: Vec<_> = self.bias[channel..][..channels(panels)].iter().map(|b| [*b; LANES]).collect();
         scratch(image + own, |memory| {
             let (image, own): (&mut [f32], &mut [f32]) = memory.split_at_mut(image);
             for (first, size) in depths {
-                area.pack(g, self.layout, self.unit, self.x, self.elements((first, size)), image);
+                let image = match whole {
+                    Some(whole) => &whole[first * map.plane..],
+                    None => {
+                        area.pack(g, self.layout, self.unit, self.x, self.elements((first, size)), image);
+                        &*image
+                    }
+                };
                 let walk = Walk { planes: size, plane: map.plane, taps: &map.taps };
                 // Panels whose words, for so many steps of channels, stay in the second cache.
                 let group = (GROUP / (size * taps * panels[0].1)).max(1);

@@ -43,7 +43,9 @@ fn on_wide_registers(
     bias: &[f32],
     products: Products,
 ) -> Option<Vec<f32>> {
-    if let Some(unit) = Unit::bf16_for(products, weight) {
+    if let Some(unit) = Unit::bf16_for(products, weight)
+        && !winograd::beats_bf16(g)
+    {
         return Some(direct::forward(unit, g, x, weight, bias));
     }
     let unit = Unit::f32();

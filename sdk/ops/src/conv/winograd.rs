@@ -56,6 +56,15 @@ fn suits<F: Form>(g: &Geometry) -> bool {
     tiles::count::<F>(g) >= F::FEW
 }
 
+/// Whether this is faster in f32 than products of bf16, at twice the rate, with the image as it lies.
+pub(super) fn beats_bf16(g: &Geometry) -> bool {
+    is_possible(g, 2 * FEW_CHANNELS) && suits::<Four>(g)
+}
+
+fn is_possible(g: &Geometry, channels: usize) -> bool {
+    (g.kh, g.kw, g.stride) == (3, 3, 1) && g.ci.min(g.co) >= channels
+}
+
 /// y (B, Co, OH, OW) from x (B, Ci, H, W), weight (Co, Ci, 3, 3) and bias (Co), with stride 1. None where products with the
 /// image's columns are faster.
 pub(super) fn forward_if_faster(
@@ -65,7 +74,7 @@ pub(super) fn forward_if_faster(
     weight: Stored,
     bias: &[f32],
 ) -> Option<Vec<f32>> {
-    if (g.kh, g.kw, g.stride) != (3, 3, 1) || g.ci.min(g.co) < FEW_CHANNELS {
+    if !is_possible(g, FEW_CHANNELS) {
         return None;
     }
     if suits::<Four>(g) {

@@ -117,8 +117,9 @@ multiversion! {
     /// for each channel. A vector more than these is written.
     pub(super) fn kernels<F: Form>(taps: &[f32], rows: usize, out: &mut [f32], point: usize) {
         for (channel, g) in taps.as_chunks::<LANES>().0.as_chunks::<9>().0.iter().enumerate() {
-            let down = [0, 1, 2].map(|x| F::spread([g[x], g[3 + x], g[6 + x]]));
-            let [a, b, c] = &down;
+            // Not by `map`: its closure is compiled as a function for any processor.
+            let (a, b, c) =
+                (F::spread([g[0], g[3], g[6]]), F::spread([g[1], g[4], g[7]]), F::spread([g[2], g[5], g[8]]));
             for (y, ((a, b), c)) in a.as_ref().iter().zip(b.as_ref()).zip(c.as_ref()).enumerate() {
                 for (x, words) in F::spread([*a, *b, *c]).as_ref().iter().enumerate() {
                     out[(F::PATCH * y + x) * point + channel * rows..][..LANES].copy_from_slice(words);
