@@ -269,6 +269,19 @@ mod tests {
     }
 
     #[test]
+    fn a_convolution_that_takes_a_quarter_of_the_products_is_exact_whatever_is_asked_for() {
+        let ways = [Products::Exact, Products::EmulatedBf16];
+        for (size, exact) in [(29, true), (28, false)] {
+            let x = pseudo_normal(1, (1, 64, size, size), 1.0);
+            let w = pseudo_normal(2, (64, 64, 3, 3), 0.1).to_dtype(DType::BF16).unwrap();
+            let [a, b] = ways.map(|products| {
+                crate::with_products(products, || conv2d(&x, &w, None, Conv2dSpec::padded(1))).unwrap()
+            });
+            assert_eq!(bits(&a) == bits(&b), exact, "{size}");
+        }
+    }
+
+    #[test]
     fn large_convolutions_agree_with_candle_in_f64_and_with_finite_differences() {
         let uneven = Padding { top: 0, bottom: 2, left: 2, right: 1 };
         for padding in [Padding::same(0), Padding::same(1), Padding::same(2), uneven] {

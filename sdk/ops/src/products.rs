@@ -11,8 +11,8 @@ pub enum Products {
     Exact,
     /// A weight stored in bf16 is multiplied as it is: inputs are rounded to bf16 (to nearest, ties to even; subnormal
     /// numbers count as zero), their products added up in f32. An input's error is up to 2^-9 of it. Only where the
-    /// processor can (AVX-512 BF16, or `bfdot` of aarch64), and where nothing of it is part of a graph of gradients:
-    /// else exact.
+    /// processor can (AVX-512 BF16, or `bfdot` of aarch64), where nothing of it is part of a graph of gradients, and where
+    /// no exact way is faster: else exact.
     Bf16,
     /// As [`Self::Bf16`] on any processor, as AVX-512 BF16 rounds, in plain arithmetic: to see what other processors give.
     /// Slow.

@@ -35,6 +35,9 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: Stored, bias: &[f32], pro
     unrolled(g, x, weight, bias)
 }
 
+/// Output channels up to which unrolling the image takes longer than the products with its columns.
+const FEW_OUTPUTS: usize = 31;
+
 /// [`forward`], where there is a faster way than products with unrolled images.
 fn on_wide_registers(
     g: &Geometry,
@@ -51,6 +54,9 @@ fn on_wide_registers(
     let unit = Unit::f32();
     if g.is_pointwise() {
         return Some(pointwise(unit, g, x, weight, bias));
+    }
+    if g.co <= FEW_OUTPUTS && g.stride == 1 {
+        return Some(direct::forward(unit, g, x, weight, bias));
     }
     winograd::forward_if_faster(unit, g, x, weight, bias)
 }
