@@ -2,6 +2,9 @@
 //!
 //! The functions are plain Rust over fixed-width lane arrays; the compiler vectorises them for each target.
 
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
 /// Lanes of the partial sums: one AVX-512 register, two AVX2 registers, four NEON registers.
 pub(crate) const LANES: usize = 16;
 
@@ -102,6 +105,43 @@ pub(crate) fn erf<const FUSED: bool>(x: f32) -> f32 {
     (1.0 - p * t * exp::<FUSED>(-a * a)).copysign(x)
 }
 
+/// As many f16 as f32. The `half` crate's own conversion is a call for every eight numbers.
+pub(crate) fn widen_f16(data: &[f16], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx") && is_x86_feature_detected!("f16c") {
+        // SAFETY: the features were detected.
+        return unsafe { widen_f16_by_eights(data, out) };
+    }
+    data.convert_to_f32_slice(out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx,f16c")]
+fn widen_f16_by_eights(data: &[f16], out: &mut [f32]) {
+    use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
+    assert_eq!(data.len(), out.len());
+    let (eights, rest) = data.as_chunks::<8>();
+    let (wide, rest_out) = out.as_chunks_mut::<8>();
+    for (eight, out) in eights.iter().zip(wide) {
+        // SAFETY: both have eight numbers.
+        unsafe {
+            _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(eight.as_ptr().cast())))
+        };
+    }
+    rest.iter().zip(rest_out).for_each(|(x, out)| *out = x.to_f32());
+}
+
+multiversion! {
+    /// As many bf16 as f32. NaN become quiet.
+    pub(crate) fn widen_bf16(data: &[bf16], out: &mut [f32]) {
+        for (x, out) in data.iter().zip(out) {
+            let bits = u32::from(x.to_bits());
+            let quiet = if bits & 0x7fff > 0x7f80 { bits | 0x40 } else { bits };
+            *out = f32::from_bits(quiet << 16);
+        }
+    }
+}
+
 /// Sum of a lane array.
 #[inline(always)]
 pub(crate) fn total(lanes: [f32; LANES]) -> f32 {
@@ -158,6 +198,24 @@ multiversion! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sixteen_bits_are_widened_as_the_half_crate_widens_them() {
+        let (f16s, bf16s): (Vec<f16>, Vec<bf16>) =
+            (0..=u16::MAX).map(|bits| (f16::from_bits(bits), bf16::from_bits(bits))).unzip();
+        let same = |got: &[f32], want: &mut dyn Iterator<Item = f32>| {
+            want.zip(got).all(|(want, got)| want.to_bits() == got.to_bits())
+        };
+        // From every place, and of no whole eights.
+        for (first, count) in [(0, 1 << 16), (3, 1 << 15), (5, 7), (0x7bfd, 9), (0, 0)] {
+            let (f16s, bf16s) = (&f16s[first..first + count], &bf16s[first..first + count]);
+            let mut out = vec![0f32; count];
+            widen_f16(f16s, &mut out);
+            assert!(same(&out, &mut f16s.iter().map(|x| x.to_f32())));
+            widen_bf16(bf16s, &mut out);
+            assert!(same(&out, &mut bf16s.iter().map(|x| x.to_f32())));
+        }
+    }
 
     #[test]
     fn exp_is_right_to_f32_over_its_range() {

@@ -2,10 +2,10 @@
 
 use crate::blocks::Blocks;
 use crate::host::{self, scratch};
+use crate::simd::{widen_bf16, widen_f16};
 use crate::weight::Operand;
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -65,8 +65,8 @@ impl<'a> Stored<'a> {
         let range = start..start + out.len();
         match self {
             Self::F32(data) => out.copy_from_slice(&data[range]),
-            Self::F16(data) => data[range].convert_to_f32_slice(out),
-            Self::BF16(data) => data[range].convert_to_f32_slice(out),
+            Self::F16(data) => widen_f16(&data[range], out),
+            Self::BF16(data) => widen_bf16(&data[range], out),
             Self::Blocks(blocks, bytes, _) => blocks.widen(bytes, start, out),
         }
     }
