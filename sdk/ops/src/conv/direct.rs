@@ -36,13 +36,14 @@ pub(super) fn forward(unit: Unit, g: &Geometry, x: &[f32], weight: Stored, bias:
     let (memory, areas, panels) = (Shared::new(&mut y), areas(g), unit.panels(g.co));
     let direct = Direct { unit, g, x, weight, bias, layout: layout(g) };
     let largest = panels.iter().map(|p| p.1).max().unwrap_or(1);
-    // Of use to all jobs, if they differ in their channels only.
-    let words = if let [area] = areas[..] { direct.words(&area.map(g, direct.layout), g.ci) } else { 0 };
+    // All jobs differ in their channels only: the image is of use to all of them.
+    let only = if let [area] = areas[..] { Some(area) } else { None };
+    let words = only.map_or(0, |area| direct.words(&area.map(g, direct.layout), g.ci));
     scratch(words, |image| {
-        if let [area] = areas[..] {
+        let image = only.map(|area| {
             direct.pack_image(area, image);
-        }
-        let image = (words > 0).then_some(&*image);
+            &*image
+        });
         for panels in panels.chunks((WEIGHT / (largest * direct.steps())).max(1)) {
             direct.channels((&areas, image), panels, memory);
         }
