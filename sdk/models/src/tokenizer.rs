@@ -3,9 +3,13 @@
 use crate::error::{Error, Result};
 use atelier_weights::ConfigFile;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use tokenizers::Tokenizer;
+use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::{
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer,
+    TokenizerImpl,
+};
 
 /// A prompt as the text encoder takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +53,7 @@ pub enum Padding {
 }
 
 /// The special tokens and the vocabulary of CLIP.
-fn clip_tables(padding: Padding, merges: &[(String, String)]) -> (Special, BTreeMap<String, u32>) {
+fn clip_tables(padding: Padding, merges: &[(String, String)]) -> (Special, Vocab) {
     let (bos, eos) = ("<|startoftext|>", "<|endoftext|>");
     let pad = if padding == Padding::End { eos } else { "!" };
     let special = Special { bos: bos.into(), eos: eos.into(), pad: pad.into(), max_length: POSITIONS };
@@ -107,7 +111,7 @@ impl ClipTokenizer {
         let place = Path::new("the tokenizer of CLIP");
         let merges = merges(CLIP_MERGES, place)?;
         let (special, vocab) = clip_tables(padding, &merges);
-        let tokenizer = from_tables(&vocab, &merges, &special, place)?;
+        let tokenizer = from_tables(vocab, merges, &special, place)?;
         Self::finish(tokenizer, special, place)
     }
 
@@ -228,13 +232,26 @@ fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))
 }
 
+/// CLIP's tokenizers are of byte pairs: told so, the library reads a file in half the time that it takes to find out.
+type OfBytePairs =
+    TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+
 fn from_json(path: &Path) -> Result<Tokenizer> {
+    let text = read(path)?;
+    guarded(path, || serde_json::from_str::<OfBytePairs>(&text)).map(Tokenizer::from)
+}
+
+/// What the library makes of a file. It panics at merges that are longer than every token.
+fn guarded<T, E: ToString>(path: &Path, load: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
     let failed = |message: String| Error::Tokenizer { path: path.into(), message };
-    Tokenizer::from_bytes(read(path)?).map_err(|e| failed(e.to_string()))
+    match catch_unwind(AssertUnwindSafe(load)) {
+        Ok(loaded) => loaded.map_err(|e| failed(e.to_string())),
+        Err(_) => Err(failed("expected merges that make tokens of the vocabulary, found others".into())),
+    }
 }
 
 /// The pairs of a `merges.txt`: two tokens a line, after a line with a version.
-fn merges(text: &str, path: &Path) -> Result<Vec<(String, String)>> {
+fn merges(text: &str, path: &Path) -> Result<Merges> {
     let lines =
         text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with("#version"));
     lines
@@ -256,9 +273,8 @@ fn from_vocab_and_merges(folder: &Path, special: &Special) -> Result<Tokenizer> 
         return Err(Error::Tokenizer { path: folder.into(), message });
     }
     let failed = |message: String| Error::Tokenizer { path: vocab_path.clone(), message };
-    let vocab: BTreeMap<String, u32> =
-        serde_json::from_str(&read(&vocab_path)?).map_err(|e| failed(e.to_string()))?;
-    from_tables(&vocab, &merges(&read(&merges_path)?, &merges_path)?, special, &vocab_path)
+    let vocab = serde_json::from_str(&read(&vocab_path)?).map_err(|e| failed(e.to_string()))?;
+    from_tables(vocab, merges(&read(&merges_path)?, &merges_path)?, special, &vocab_path)
 }
 
 /// The characters that stand for bytes in the vocabulary, in its order: those that can be seen stand for
@@ -270,21 +286,19 @@ fn byte_symbols() -> Vec<char> {
 }
 
 /// The tokenizer with these tables; `path` is for messages.
-fn from_tables(
-    vocab: &BTreeMap<String, u32>,
-    merges: &[(String, String)],
-    special: &Special,
-    path: &Path,
-) -> Result<Tokenizer> {
+fn from_tables(vocab: Vocab, merges: Merges, special: &Special, path: &Path) -> Result<Tokenizer> {
     let failed = |message: String| Error::Tokenizer { path: path.into(), message };
-    let added = |token: &String| -> Result<Value> {
-        let id = vocab.get(token).ok_or_else(|| failed(format!("expected a token {token:?}, found none")))?;
-        Ok(json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": true}))
-    };
-    let description = json!({
+    let tokens = [&special.bos, &special.eos];
+    if let Some(token) = tokens.into_iter().find(|token| !vocab.contains_key(*token)) {
+        return Err(failed(format!("expected a token {token:?}, found none")));
+    }
+    let pairs = BPE::builder()
+        .vocab_and_merges(vocab, merges)
+        .unk_token(special.eos.clone())
+        .end_of_word_suffix("</w>".into());
+    let pairs = guarded(path, || pairs.build())?;
+    let around = json!({
         "version": "1.0",
-        "added_tokens": [added(&special.bos)?, added(&special.eos)?],
         // Composed characters, one space for any white space, lower case.
         "normalizer": {"type": "Sequence", "normalizers": [
             {"type": "NFC"},
@@ -295,8 +309,13 @@ fn from_tables(
             {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Removed", "invert": true},
             {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
         ]},
-        "model": {"type": "BPE", "unk_token": special.eos, "end_of_word_suffix": "</w>",
-            "vocab": vocab, "merges": merges},
+        "model": {"type": "BPE", "vocab": {}, "merges": []},
     });
-    Tokenizer::from_bytes(description.to_string()).map_err(|e| failed(e.to_string()))
+    // As text: the library wants to borrow its strings.
+    let mut tokenizer: OfBytePairs =
+        serde_json::from_str(&around.to_string()).map_err(|e| failed(e.to_string()))?;
+    tokenizer.with_model(pairs);
+    let tokens = tokens.map(|token| AddedToken::from(token.clone(), true));
+    tokenizer.add_special_tokens(tokens).map_err(|e| failed(e.to_string()))?;
+    Ok(tokenizer.into())
 }

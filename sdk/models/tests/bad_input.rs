@@ -146,6 +146,25 @@ fn tokenizers_without_files_or_with_broken_ones_are_refused() {
 }
 
 #[test]
+fn merges_that_make_no_token_are_refused_in_either_kind_of_file() {
+    let folder = copy("tokenizer");
+    let json = folder.path().join("tokenizer.json");
+    let mut file: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    let vocab = file["model"]["vocab"].as_object().unwrap();
+    let longest = vocab.keys().max_by_key(|token| token.len()).unwrap().clone();
+    // "an unknown token" and "longer than any": the library finds the first, and falls over the second.
+    for pair in [["a", "§"], [&longest, &longest]] {
+        file["model"]["merges"] = serde_json::json!([pair]);
+        std::fs::write(&json, file.to_string()).unwrap();
+        assert!(ClipTokenizer::open(folder.path()).unwrap_err().to_string().contains("tokenizer.json"));
+        let old = copy("tokenizer");
+        std::fs::remove_file(old.path().join("tokenizer.json")).unwrap();
+        std::fs::write(old.path().join("merges.txt"), pair.join(" ")).unwrap();
+        assert!(ClipTokenizer::open(old.path()).unwrap_err().to_string().contains("vocab.json"));
+    }
+}
+
+#[test]
 fn a_padding_token_of_its_own_is_used() {
     let folder = copy("tokenizer");
     for name in ["tokenizer_config.json", "special_tokens_map.json"] {

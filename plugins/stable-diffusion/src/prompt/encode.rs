@@ -41,6 +41,9 @@ pub struct Encoding {
 /// Embeddings kept for the next image; templates may draw new texts for each.
 const KEPT: usize = 256;
 
+/// Chunks that the processor encodes in one pass: a weight is then brought from memory once for all of them.
+const TOGETHER: usize = 4;
+
 /// Encodes texts, each distinct one once.
 pub struct Encoder<'a> {
     pipeline: &'a Pipeline,
@@ -95,7 +98,7 @@ impl<'a> Encoder<'a> {
         let negative =
             needs_negative.then(|| self.timeline("negative_prompt", &negative, steps)).transpose()?;
         let all = texts.iter().map(|(t, _)| t).chain(&negative).flat_map(Timeline::entries);
-        let tokens = self.longest(all.map(|(_, text)| text.as_str()))?;
+        let tokens = self.longest(&all.map(|(_, text)| text.as_str()).collect::<Vec<_>>())?;
         Ok(Conditioning {
             parts: texts
                 .into_iter()
@@ -111,7 +114,8 @@ impl<'a> Encoder<'a> {
         Ok(script.timeline(steps))
     }
 
-    fn longest<'t>(&mut self, texts: impl Iterator<Item = &'t str>) -> Result<usize> {
+    fn longest(&mut self, texts: &[&str]) -> Result<usize> {
+        self.learn(texts)?;
         let mut longest = 0;
         for text in texts {
             longest = longest.max(tokens_of(&self.text(text)?)?);
@@ -148,17 +152,29 @@ impl<'a> Encoder<'a> {
         if let Some(known) = self.known.get(text) {
             return Ok(known.clone());
         }
-        let mut embeddings = Vec::new();
-        // One by one: an embedding is then the same bits whatever stands in other chunks.
-        for chunk in self.chunks(text)? {
-            embeddings.push(self.chunk(&chunk)?);
+        self.learn(&[text])?;
+        self.known.get(text).cloned().ok_or_else(|| Error::internal("a text that was encoded is not known"))
+    }
+
+    /// Encodes those of the texts that it does not know yet.
+    fn learn(&mut self, texts: &[&str]) -> Result<()> {
+        let mut unknown: Vec<(&str, Vec<Chunk>)> = Vec::new();
+        for text in texts {
+            if !self.known.contains_key(*text) && unknown.iter().all(|(other, _)| other != text) {
+                unknown.push((text, self.chunks(text)?));
+            }
         }
-        let embedding = match embeddings.as_slice() {
-            [one] => one.clone(),
-            several => Tensor::cat(several, 1).map_err(error::tensor("joining a prompt's embeddings"))?,
-        };
-        self.known.insert(text.to_string(), embedding.clone());
-        Ok(embedding)
+        let chunks: Vec<&Chunk> = unknown.iter().flat_map(|(_, chunks)| chunks).collect();
+        let mut embeddings = self.embeddings_of(&chunks)?.into_iter();
+        for (text, chunks) in unknown {
+            let own: Vec<Tensor> = embeddings.by_ref().take(chunks.len()).collect();
+            let embedding = match own.as_slice() {
+                [one] => one.clone(),
+                several => Tensor::cat(several, 1).map_err(error::tensor("joining a prompt's embeddings"))?,
+            };
+            self.known.insert(text.to_string(), embedding);
+        }
+        Ok(())
     }
 
     fn chunks(&self, text: &str) -> Result<Vec<Chunk>> {
@@ -176,27 +192,57 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    fn chunk(&self, chunk: &Chunk) -> Result<Tensor> {
-        if let Some(weight) = chunk.weights.iter().find(|w| !w.is_finite()) {
+    /// The embeddings of each chunk, (1, tokens, width).
+    fn embeddings_of(&self, chunks: &[&Chunk]) -> Result<Vec<Tensor>> {
+        let weights = chunks.iter().flat_map(|chunk| &chunk.weights);
+        if let Some(weight) = weights.into_iter().find(|w| !w.is_finite()) {
             return Err(Error::invalid(format!("the prompt's brackets multiply to a weight of {weight}"))
                 .hint("write the weight as a number: `(words:1.5)`"));
         }
+        // A chunk with embeddings of its own in it is encoded alone.
+        let of_words = |a: &&Chunk, b: &&Chunk| a.replaced.is_empty() && b.replaced.is_empty();
+        let groups = chunks.chunk_by(of_words).flat_map(|group| group.chunks(self.together()));
+        let mut out = Vec::new();
+        for group in groups {
+            let plain = self.group(group)?;
+            for (i, chunk) in group.iter().enumerate() {
+                out.push(self.weighted(&plain, i, chunk).map_err(error::tensor("weighing the prompt"))?);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Chunks that are encoded at a time. An embedding is always the same bits, whatever is encoded beside it: only the
+    /// processor's operations promise that of a batch.
+    fn together(&self) -> usize {
+        if self.pipeline.device().is_cpu() { TOGETHER } else { 1 }
+    }
+
+    /// (chunks, tokens, width).
+    fn group(&self, chunks: &[&Chunk]) -> Result<Tensor> {
         let encoder = self.pipeline.text_encoder()?;
-        self.pipeline.count_text(chunk.ids.len());
+        for chunk in chunks {
+            self.pipeline.count_text(chunk.ids.len());
+        }
         let skip = self.encoding.clip_skip.saturating_sub(1);
-        let plain = if chunk.replaced.is_empty() {
-            encoder.encode(std::slice::from_ref(&chunk.ids), skip)
-        } else {
-            let rows = |(at, which): &(usize, usize)| (*at, self.embeddings[*which].rows.clone());
-            let replaced: Vec<_> = chunk.replaced.iter().map(rows).collect();
-            encoder.encode_replacing(&chunk.ids, &replaced, skip)
+        let encoded = match chunks {
+            [chunk] if !chunk.replaced.is_empty() => {
+                let rows = |(at, which): &(usize, usize)| (*at, self.embeddings[*which].rows.clone());
+                let replaced: Vec<_> = chunk.replaced.iter().map(rows).collect();
+                encoder.encode_replacing(&chunk.ids, &replaced, skip)
+            }
+            _ => encoder.encode(&chunks.iter().map(|chunk| chunk.ids.clone()).collect::<Vec<_>>(), skip),
         };
-        let plain = plain.map_err(|e| error::model("cannot encode the prompt", e))?;
+        encoded.map_err(|e| error::model("cannot encode the prompt", e))
+    }
+
+    /// Chunk `i` of a group.
+    fn weighted(&self, group: &Tensor, i: usize, chunk: &Chunk) -> candle_core::Result<Tensor> {
+        let plain = group.narrow(0, i, 1)?;
         if !chunk.is_weighted() {
             return Ok(plain);
         }
         emphasise(&plain, &chunk.weights, self.encoding.emphasis == Emphasis::Original)
-            .map_err(error::tensor("weighing the prompt"))
     }
 }
 
