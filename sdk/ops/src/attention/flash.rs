@@ -14,7 +14,7 @@ use crate::simd::scale;
 use crate::stored::Stored;
 use crate::wide::pack::{self, Rows};
 use crate::wide::transpose::transpose;
-use crate::wide::{LANES, Unit, even_blocks, pairs};
+use crate::wide::{LANES, Unit, even_blocks};
 use rayon::prelude::*;
 
 /// Words of keys and values laid out at a time.
@@ -157,10 +157,7 @@ impl Pass<'_> {
             if self.d.causal {
                 hide(scores, tile.first, group.first + vector * LANES);
             }
-            let factors = group.softmax[vector].take(scores);
-            if self.unit.is_bf16() {
-                pairs::rows(scores);
-            }
+            let factors = group.softmax[vector].take(scores, self.unit.is_bf16());
             if factors != [1.0; LANES] {
                 let sums = group.sums[vector * width..][..width].as_chunks_mut::<LANES>().0;
                 scale_lanes(sums, factors);

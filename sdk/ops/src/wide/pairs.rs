@@ -1,6 +1,5 @@
 //! Words of two bf16.
 
-use super::LANES;
 use crate::host::scratch;
 use crate::simd::multiversion;
 use crate::stored::Stored;
@@ -42,12 +41,34 @@ fn interleave<E: Element>(row: &[E], taps: usize, out: &mut [f32]) {
         pairs.iter().zip(&mut *out).for_each(|([low, high], out)| *out = word(*low, *high));
         return rest.iter().zip(&mut out[pairs.len()..]).for_each(|(low, out)| *out = word(*low, 0.0));
     }
+    if taps == 9 {
+        return interleave_nine(row, out);
+    }
     for (pair, out) in row.chunks(2 * taps).zip(out.chunks_exact_mut(taps)) {
-        let (low, high) = pair.split_at(taps);
-        match high {
-            [] => low.iter().zip(out).for_each(|(low, out)| *out = word(*low, 0.0)),
-            high => low.iter().zip(high).zip(out).for_each(|((low, high), out)| *out = word(*low, *high)),
+        pair_up(pair, taps, out);
+    }
+}
+
+/// [`interleave`] of the usual number of taps: of one that the compiler knows it makes vectors.
+#[inline(always)]
+fn interleave_nine<E: Element>(row: &[E], out: &mut [f32]) {
+    let (pairs, last) = row.as_chunks::<18>();
+    let (words, rest) = out.split_at_mut(9 * pairs.len());
+    for (pair, words) in pairs.iter().zip(words.as_chunks_mut::<9>().0) {
+        for tap in 0..9 {
+            words[tap] = word(pair[tap], pair[9 + tap]);
         }
+    }
+    pair_up(last, 9, rest);
+}
+
+/// The words of two channels, or of one and zeros.
+#[inline(always)]
+fn pair_up<E: Element>(pair: &[E], taps: usize, out: &mut [f32]) {
+    let (low, high) = pair.split_at(taps.min(pair.len()));
+    match high {
+        [] => low.iter().zip(out).for_each(|(low, out)| *out = word(*low, 0.0)),
+        high => low.iter().zip(high).zip(out).for_each(|((low, high), out)| *out = word(*low, *high)),
     }
 }
 
@@ -59,11 +80,7 @@ multiversion! {
 
 multiversion! {
     fn interleave_bf16(row: &[bf16], taps: usize, out: &mut [f32]) {
-        // A number of taps that the compiler knows becomes vectors.
-        match taps {
-            9 => interleave(row, 9, out),
-            taps => interleave(row, taps, out),
-        }
+        interleave(row, taps, out);
     }
 }
 
@@ -90,18 +107,6 @@ multiversion! {
     /// Words of the columns of one row, and of zeros.
     pub(crate) fn single_columns(low: &[f32], out: &mut [f32]) {
         for (low, out) in low.iter().zip(out) { *out = word(*low, 0.0); }
-    }
-}
-
-multiversion! {
-    /// Makes words of every two neighbouring rows, which come to lie one after the other from the first on. A last row
-    /// without neighbour has one of zeros.
-    pub(crate) fn rows(rows: &mut [[f32; LANES]]) {
-        for pair in 0..rows.len().div_ceil(2) {
-            let low = rows[2 * pair];
-            let high = rows.get(2 * pair + 1).copied().unwrap_or([0.0; LANES]);
-            for i in 0..LANES { rows[pair][i] = word(low[i], high[i]); }
-        }
     }
 }
 
