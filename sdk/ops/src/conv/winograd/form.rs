@@ -5,10 +5,6 @@ pub(super) trait Form {
     /// Pixels of the result along each side of a tile.
     const SIDE: usize;
 
-    /// Fewer tiles than this of an image do not make up for the transform of the kernels. The number of images does not
-    /// count: an image's result is not to depend on what is computed beside it.
-    const FEW: usize;
-
     /// Pixels of the image under a tile, along each side.
     const PATCH: usize = Self::SIDE + 2;
 

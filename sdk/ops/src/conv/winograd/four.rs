@@ -44,7 +44,6 @@ fn spread([g0, g1, g2]: [f32; 3]) -> [f32; 6] {
 
 impl Form for Four {
     const SIDE: usize = 4;
-    const FEW: usize = 64;
     type Patch<const N: usize> = [[f32; N]; 6];
     type Side<const N: usize> = [[f32; N]; 4];
 

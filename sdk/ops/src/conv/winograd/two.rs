@@ -7,7 +7,6 @@ pub(super) struct Two;
 
 impl Form for Two {
     const SIDE: usize = 2;
-    const FEW: usize = 64;
     type Patch<const N: usize> = [[f32; N]; 4];
     type Side<const N: usize> = [[f32; N]; 2];
 
