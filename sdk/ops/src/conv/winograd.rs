@@ -48,6 +48,9 @@ const FEW_TILES_ROWS: usize = 12;
 /// Words of an image's transformed tiles, of fewer, that are there at a time for all jobs: they stay in the third cache.
 const TOGETHER: usize = 1 << 20;
 
+/// Pieces of images of fewer tiles that are computed at a time: a job has the sums of all of them.
+const PIECES: usize = 4;
+
 /// Words of sums that a job of many tiles has before it transforms them back: they stay in the second cache.
 const SUMS: usize = 48 << 10;
 
@@ -103,60 +106,73 @@ fn forward<F: Form + Sync>(unit: Unit, g: &Geometry, x: &[f32], weight: Stored, 
         } else {
             // Of one image: its bits are not to depend on what is computed beside it.
             let words = F::POINTS * tiles::count::<F>(g) * channels;
-            let together = passes.chunks((TOGETHER / words).max(1));
-            together.for_each(|passes| by_channels(passes, &tiles, &panels, y));
+            for passes in passes.chunks((TOGETHER / words).max(1)) {
+                tiles.chunks(PIECES).for_each(|tiles| Few { passes, tiles }.compute(&panels, y));
+            }
         }
     };
     // SAFETY: the tiles of all channels are all pixels; the first input channels write them, the others add to them.
     unsafe { host::written(g.batch * g.co * g.oh * g.ow, compute) }
 }
 
-/// Computes some passes: their tiles are transformed for all jobs, each of which has its own output channels, and the sums
-/// of these for all passes before it transforms them back.
-fn by_channels<F: Form + Sync>(passes: &[Pass<F>], tiles: &[Tiles], panels: &[Panel], result: Shared) {
-    let pieces = || passes.iter().flat_map(|pass| tiles.iter().map(move |tiles| (pass, *tiles)));
-    scratch(pieces().map(|(pass, tiles)| pass.tile_words(&tiles)).sum(), |inputs| {
-        let mut rest = &mut *inputs;
-        let parts = pieces().map(|(pass, tiles)| {
-            let (part, beyond) = std::mem::take(&mut rest).split_at_mut(pass.tile_words(&tiles));
-            rest = beyond;
-            (pass, tiles, part)
+/// Some pieces of images of few tiles, and the passes that are summed up before they are transformed back.
+struct Few<'a, F> {
+    passes: &'a [Pass<'a, F>],
+    tiles: &'a [Tiles],
+}
+
+impl<F: Form + Sync> Few<'_, F> {
+    /// Computes everything: the tiles are transformed for all jobs, each of which has its own output channels.
+    fn compute(&self, panels: &[Panel], result: Shared) {
+        let pieces: Vec<_> =
+            self.passes.iter().flat_map(|pass| self.tiles.iter().map(move |tiles| (pass, *tiles))).collect();
+        let words: Vec<_> = pieces.iter().map(|(pass, tiles)| pass.tile_words(tiles)).collect();
+        scratch(words.iter().sum(), |memory| {
+            let mut inputs = cut(memory, words);
+            let all = inputs.par_iter_mut().zip(&pieces);
+            all.for_each(|(inputs, (pass, tiles))| pass.transform_tiles(*tiles, inputs));
+            let jobs = panels.par_chunks((FEW_TILES_ROWS / panels[0].rows).max(1));
+            // SAFETY: each job has its own channels of the result.
+            jobs.for_each(|panels| unsafe { self.job(panels, &inputs, result) });
         });
-        let parts: Vec<_> = parts.collect();
-        let inputs: Vec<_> = parts
-            .into_par_iter()
-            .map(|(pass, tiles, part)| {
-                pass.transform_tiles(tiles, part);
-                &*part
-            })
-            .collect();
-        let jobs = panels.par_chunks((FEW_TILES_ROWS / panels[0].rows).max(1));
-        jobs.for_each(|panels| {
-            let kernels = passes.iter().map(|pass| pass.words(panels)).max().unwrap_or(0);
-            let sums = |tiles: &Tiles| sum_words::<F>(tiles, panels);
-            scratch(kernels + tiles.iter().map(sums).sum::<usize>(), |memory| {
-                let (kernels, all) = memory.split_at_mut(kernels);
-                for (i, pass) in passes.iter().enumerate() {
-                    for (at, panel) in panels.iter().enumerate() {
-                        let (start, words) = (pass.start(&panels[0], panel), pass.words(&panels[at..=at]));
-                        pass.transform_kernels(panel, &mut kernels[start..][..words]);
-                    }
-                    let mut rest = &mut *all;
-                    for (tiles, inputs) in tiles.iter().zip(&inputs[i * tiles.len()..]) {
-                        let (own, beyond) = rest.split_at_mut(sums(tiles));
-                        pass.multiply(*tiles, panels, kernels, inputs, (i > 0, own));
-                        rest = beyond;
-                    }
+    }
+
+    /// The channels of some panels. `inputs` are each pass's transformed tiles.
+    ///
+    /// # Safety
+    /// Nobody else accesses these channels of the result.
+    unsafe fn job(&self, panels: &[Panel], inputs: &[&mut [f32]], result: Shared) {
+        let kernels = self.passes.iter().map(|pass| pass.words(panels)).max().unwrap_or(0);
+        let sums: Vec<_> = self.tiles.iter().map(|tiles| sum_words::<F>(tiles, panels)).collect();
+        scratch(kernels + sums.iter().sum::<usize>(), |memory| {
+            let (kernels, memory) = memory.split_at_mut(kernels);
+            let mut sums = cut(memory, sums);
+            for (i, (pass, inputs)) in self.passes.iter().zip(inputs.chunks(self.tiles.len())).enumerate() {
+                for (at, panel) in panels.iter().enumerate() {
+                    let (start, words) = (pass.start(&panels[0], panel), pass.words(&panels[at..=at]));
+                    pass.transform_kernels(panel, &mut kernels[start..][..words]);
                 }
-                let mut rest = &*all;
-                for tiles in tiles {
-                    // SAFETY: each job has its own channels of the result.
-                    unsafe { passes[0].transform_back(*tiles, panels, rest, result) };
-                    rest = &rest[sums(tiles)..];
+                for ((tiles, inputs), sums) in self.tiles.iter().zip(inputs).zip(&mut sums) {
+                    pass.multiply(*tiles, panels, kernels, inputs, (i > 0, sums));
                 }
-            });
+            }
+            for (tiles, sums) in self.tiles.iter().zip(sums) {
+                // SAFETY: the caller's promise.
+                unsafe { self.passes[0].transform_back(*tiles, panels, sums, result) };
+            }
         });
-    });
+    }
+}
+
+/// Cuts memory into parts of these lengths.
+fn cut(memory: &mut [f32], lengths: Vec<usize>) -> Vec<&mut [f32]> {
+    let mut rest = memory;
+    let part = |length| {
+        let (part, beyond) = std::mem::take(&mut rest).split_at_mut(length);
+        rest = beyond;
+        part
+    };
+    lengths.into_iter().map(part).collect()
 }
 
 /// Words of the sums of some tiles and panels. Tiles are transformed back by eights, the last ones' too.
